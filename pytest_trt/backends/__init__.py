@@ -1,0 +1,195 @@
+"""What runs a case. The seam: protocols and plain values; one third-party library per module.
+
+The path of the data::
+
+    BuildRequest (a typed Model, a Profile, tactics, options)
+        └─ Backend.build ─> Built (plan bytes + what really happened)
+              └─ Backend.load ─> Session
+                    ├─ run(feeds) ─> outputs                       accuracy
+                    └─ stage(feeds); clock().time(launch, n) ─> ms  latency
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pytest_trt.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pytest_trt.spec.model import Model
+    from pytest_trt.spec.precision import Precision
+    from pytest_trt.spec.shapes import Profile
+
+    Array = NDArray[Any]
+    Feeds = Mapping[str, Array]
+    Outputs = dict[str, Array]
+    Milliseconds = NDArray[np.float64]
+
+__all__ = [
+    "BACKENDS",
+    "Availability",
+    "Backend",
+    "BuildOptions",
+    "BuildRequest",
+    "Built",
+    "Clock",
+    "Session",
+    "Support",
+    "get_backend",
+]
+
+# A build reports what it is doing through this: one short line of plain text per call.
+Progress = Callable[[str], None]
+
+
+def silent(message: str) -> None:
+    """A Progress that says nothing."""
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can work here. ``reason`` says what is missing; ``versions`` what was found."""
+
+    ok: bool
+    reason: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Support:
+    """How a backend runs a precision.
+
+    ``native``: in kernels of that precision. ``simulated``: the same rounding, computed in another
+    type; *reason* says how, and every report repeats the word. ``unsupported``: the case is skipped.
+    """
+
+    kind: Literal["native", "simulated", "unsupported"]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Knobs of a build. All of them are part of the cache key, by name. ``None`` leaves the library's default."""
+
+    workspace_bytes: int | None = None
+    optimization_level: int | None = None
+    tactics: tuple[str, ...] = ()  # "+EDGE_MASK_CONVOLUTIONS", "-JIT_CONVOLUTIONS"
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """All that a build depends on, apart from the machine."""
+
+    model: Model  # already typed by the precision's recipe
+    precision: Precision
+    profile: Profile
+    options: BuildOptions = field(default_factory=BuildOptions)
+    timing_cache: bytes | None = None  # only speeds a build up; not part of the key
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished build.
+
+    ``plan`` is the raw artifact: a TensorRT plan that ``trtexec --loadEngine`` opens, or an optimized
+    ONNX file. ``facts`` is what really happened, JSON-able: ``{"build_seconds": 1.2, "simulated": "…",
+    "layers": 12, …}``; it goes into the record and the cache entry.
+    """
+
+    plan: bytes
+    suffix: str  # ".plan", ".onnx"
+    facts: dict[str, Any] = field(default_factory=dict)
+    timing_cache: bytes | None = None
+
+
+class Clock(Protocol):
+    """Times repeated launches. ``name`` says how: ``graph``, ``sync`` (CUDA events), ``host``, ``simulated``."""
+
+    name: str
+
+    def time(self, launch: Callable[[], None], count: int) -> Milliseconds:
+        """Launch *count* times; return one duration in ms per launch, shape ``(count,)``, float64."""
+        ...
+
+    def conditions(self) -> dict[str, Any]:
+        """Readings of the device at this moment (SM clock in MHz, throttle reasons, …); may be empty."""
+        ...
+
+
+class Session(Protocol):
+    """A loaded engine. Not thread-safe. ``close()`` frees everything it holds; it may be called twice."""
+
+    def run(self, feeds: Feeds) -> Outputs:
+        """Run once: copy *feeds* in, compute, copy the outputs out. Arrays are the caller's own."""
+        ...
+
+    def stage(self, feeds: Feeds) -> None:
+        """Put *feeds* where ``launch`` reads them, so that only the computation is repeated."""
+        ...
+
+    def launch(self) -> None:
+        """Compute once on the staged inputs. On a GPU this only enqueues."""
+        ...
+
+    def clock(self) -> Clock:
+        """The most precise clock that this session has for ``launch``."""
+        ...
+
+    def transfers_ms(self, feeds: Feeds) -> dict[str, float]:
+        """Median ``h2d_ms`` and ``d2h_ms`` of the copies that ``launch`` leaves out; empty on a CPU."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """One way to build and run a typed model."""
+
+    name: str
+
+    def probe(self) -> Availability:
+        """Say whether this backend works here. Never raises and never crashes the process."""
+        ...
+
+    def support(self, precision: Precision) -> Support:
+        """Say how *precision* would run here."""
+        ...
+
+    def check(self, options: BuildOptions) -> None:
+        """Raise UsageError for an option that this backend or this version of it lacks (at collection)."""
+        ...
+
+    def identity(self) -> dict[str, str]:
+        """What a plan depends on besides the request: library versions, device name, …; JSON-able."""
+        ...
+
+    def build(self, request: BuildRequest, progress: Progress = silent) -> Built:
+        """Build. Raises BuildError, which names the node and operator where the parser says them."""
+        ...
+
+    def load(self, plan: bytes, request: BuildRequest) -> Session:
+        """Load *plan*, which ``build`` made from an equal request. Raises RunError."""
+        ...
+
+
+# name on the command line -> where its ``Backend`` instance lies; imported on first use.
+BACKENDS: dict[str, tuple[str, str]] = {
+    "onnxruntime-cpu": ("pytest_trt.backends.onnxruntime", "CpuBackend"),
+    "tensorrt": ("pytest_trt.backends.tensorrt", "TensorRTBackend"),
+    "fake": ("pytest_trt.backends.fake", "FakeBackend"),
+}
+
+
+def get_backend(name: str, *arguments: object) -> Backend:
+    """Return a new backend by its name. Raises UsageError with the nearest known name."""
+    if name not in BACKENDS:
+        raise UsageError(f"unknown backend {name!r}", hint=nearest(name, BACKENDS))
+    module, attribute = BACKENDS[name]
+    backend: Backend = getattr(import_module(module), attribute)(*arguments)
+    return backend

@@ -1,0 +1,135 @@
+"""Clocks of a CUDA stream: how long one launch takes on the device, in ms.
+
+The method of trtexec: events around each launch on the stream that computes, differences taken per pair
+(offsets from one far event would lose microseconds to float32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_trt.backends.cuda import Event, check, runtime
+from pytest_trt.backends.nvml import device_conditions
+from pytest_trt.errors import RunError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pytest_trt.backends.cuda import Graph, Stream
+
+__all__ = ["GraphClock", "SyncClock", "pick_clock"]
+
+# Launches that may wait in the stream at once; the driver's queue holds about a thousand commands.
+_IN_FLIGHT = 256
+
+
+class _EventClock:
+    """What both clocks share: pairs of events, made once, and the readings of the device."""
+
+    name = "events"
+
+    def __init__(self, stream: Stream, note: str = "") -> None:
+        self.note = note  # why this clock and not a better one
+        self._stream = stream
+        self._pairs: list[tuple[Event, Event]] = []
+
+    def conditions(self) -> dict[str, Any]:
+        """SM clock, power, temperature and throttle reasons now; empty without nvidia-ml-py."""
+        found = runtime()
+        device = check(found.cudaGetDevice(), "cudaGetDevice")
+        bus_id = check(found.cudaDeviceGetPCIBusId(32, device), "cudaDeviceGetPCIBusId")
+        return device_conditions(bus_id.decode().rstrip("\0"))
+
+    def close(self) -> None:
+        while self._pairs:
+            for event in self._pairs.pop():
+                event.close()
+
+    def _events(self, count: int) -> list[tuple[Event, Event]]:
+        while len(self._pairs) < count:
+            self._pairs.append((Event(), Event()))
+        return self._pairs[:count]
+
+
+class GraphClock(_EventClock):
+    """CUDA events around one CUDA-graph launch, queued back to back: no launch gaps inside the times."""
+
+    name = "graph"
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream)
+        self._graph: Graph | None = None
+        self._captured: Callable[[], None] | None = None
+
+    def prepare(self, launch: Callable[[], None]) -> None:
+        """Capture *launch*. Raises RunError when that is not possible."""
+        self.invalidate()
+        launch()  # lazy initialization inside the first enqueue cannot be captured
+        self._stream.synchronize()
+        self._graph = self._stream.capture(launch)
+        self._captured = launch
+        self._graph.launch(self._stream)  # the first launch uploads the graph
+        self._stream.synchronize()
+
+    def invalidate(self) -> None:
+        """Forget the graph: the shapes or addresses that it holds are no longer those of the engine."""
+        if self._graph is not None:
+            self._graph.close()
+        self._graph = self._captured = None
+
+    def time(self, launch: Callable[[], None], count: int) -> NDArray[np.float64]:
+        """Launch *count* times; return ms per launch, shape ``(count,)``. Raises RunError."""
+        if self._graph is None or self._captured != launch:
+            self.prepare(launch)
+        graph, stream = self._graph, self._stream
+        assert graph is not None
+        times = np.empty(count, dtype=np.float64)
+        for first in range(0, count, _IN_FLIGHT):
+            pairs = self._events(min(_IN_FLIGHT, count - first))
+            graph.launch(stream)  # one ahead and not timed: the device is busy when the first event arrives
+            for start, end in pairs:
+                stream.record(start)
+                graph.launch(stream)
+                stream.record(end)
+            stream.synchronize()
+            times[first : first + len(pairs)] = [end.since(start) for start, end in pairs]
+        return times
+
+    def close(self) -> None:
+        self.invalidate()
+        super().close()
+
+
+class SyncClock(_EventClock):
+    """CUDA events around one plain enqueue, the stream synchronized after each: launch gaps count."""
+
+    name = "sync"
+
+    def time(self, launch: Callable[[], None], count: int) -> NDArray[np.float64]:
+        """Launch *count* times; return ms per launch, shape ``(count,)``. Raises RunError."""
+        ((start, end),) = self._events(1)
+        times = np.empty(count, dtype=np.float64)
+        for index in range(count):
+            self._stream.record(start)
+            launch()
+            self._stream.record(end)
+            self._stream.synchronize()
+            times[index] = end.since(start)
+        return times
+
+    def invalidate(self) -> None:
+        """Nothing to forget: every launch is enqueued anew."""
+
+
+def pick_clock(stream: Stream, launch: Callable[[], None]) -> GraphClock | SyncClock:
+    """A GraphClock when *launch* can be captured, otherwise a SyncClock whose ``note`` says why not."""
+    clock = GraphClock(stream)
+    try:
+        clock.prepare(launch)
+    except RunError as error:
+        clock.close()
+        return SyncClock(stream, note=f"no CUDA graph: {error.message}")
+    return clock

@@ -1,0 +1,224 @@
+"""CUDA through cuda-python: streams, events, graphs and buffers.
+
+Only the runtime API is used, on the current device (``CUDA_VISIBLE_DEVICES`` chooses it). Objects own what
+they allocate until ``close()``, which may be called twice. Works with cuda-python 12.6 and later, 13 included.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_trt.errors import RunError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+__all__ = [
+    "DeviceBuffer",
+    "Event",
+    "Graph",
+    "PinnedBuffer",
+    "Stream",
+    "check",
+    "native",
+    "runtime",
+]
+
+_HINTS = {
+    "cudaErrorMemoryAllocation": "the GPU has no memory left: use a smaller profile, or end other processes on it",
+    "cudaErrorIllegalAddress": "the process cannot use CUDA any more; run the case alone to see whether it repeats",
+}
+
+
+def runtime() -> Any:
+    """The runtime API's module. Importing it needs no driver."""
+    from cuda.bindings import runtime as module
+
+    return module
+
+
+def check(result: tuple[Any, ...], what: str) -> Any:
+    """Return the value (or values) of a cuda-python call; raise RunError that names *what* and the CUDA error."""
+    error, *values = result
+    if int(error) != 0:
+        name = str(getattr(error, "name", error))
+        raise RunError(f"{what} failed: {name}", hint=_HINTS.get(name))
+    if len(values) > 1:
+        return tuple(values)
+    return values[0] if values else None
+
+
+def native(handle: Any) -> int:
+    """The integer behind *handle*; ``int(handle)`` is deprecated where cuda-python has a function for it."""
+    try:
+        from cuda.bindings.utils import get_cuda_native_handle
+    except ImportError:
+        return int(handle)
+    return int(get_cuda_native_handle(handle))
+
+
+class Event:
+    """A point in a stream. Made with default flags: blocking synchronization would add to what it measures."""
+
+    def __init__(self) -> None:
+        self._runtime = runtime()
+        self.raw: Any = check(self._runtime.cudaEventCreate(), "cudaEventCreate")
+
+    def since(self, start: Event) -> float:
+        """Milliseconds from *start* to this event; both must have been reached."""
+        return float(check(self._runtime.cudaEventElapsedTime(start.raw, self.raw), "cudaEventElapsedTime"))
+
+    def close(self) -> None:
+        if self.raw is not None:
+            self._runtime.cudaEventDestroy(self.raw)
+            self.raw = None
+
+
+class Graph:
+    """Work captured from a stream, ready to be launched again and again."""
+
+    def __init__(self, raw: Any) -> None:
+        self._runtime = runtime()
+        try:
+            self._exec: Any = check(self._runtime.cudaGraphInstantiate(raw, 0), "cudaGraphInstantiate")
+        finally:
+            self._runtime.cudaGraphDestroy(raw)
+
+    def launch(self, stream: Stream) -> None:
+        check(self._runtime.cudaGraphLaunch(self._exec, stream.raw), "cudaGraphLaunch")
+
+    def close(self) -> None:
+        if self._exec is not None:
+            self._runtime.cudaGraphExecDestroy(self._exec)
+            self._exec = None
+
+
+class Stream:
+    """An ordered queue of work. ``handle`` is its integer, which TensorRT takes."""
+
+    def __init__(self) -> None:
+        self._runtime = runtime()
+        # Non-blocking: TensorRT would add synchronizations to a stream that waits for the default one.
+        flags = self._runtime.cudaStreamNonBlocking
+        self.raw: Any = check(self._runtime.cudaStreamCreateWithFlags(flags), "cudaStreamCreate")
+        self.handle = native(self.raw)
+
+    def synchronize(self) -> None:
+        check(self._runtime.cudaStreamSynchronize(self.raw), "cudaStreamSynchronize")
+
+    def drain(self) -> None:
+        """Wait for the work of this stream before its memory is freed, whatever became of it."""
+        if self.raw is not None:
+            self._runtime.cudaStreamSynchronize(self.raw)
+
+    def record(self, event: Event) -> None:
+        check(self._runtime.cudaEventRecord(event.raw, self.raw), "cudaEventRecord")
+
+    def upload(self, target: DeviceBuffer, source: PinnedBuffer, nbytes: int) -> None:
+        """Enqueue a copy of *nbytes* from the host to the device."""
+        self._copy(target.pointer, source.pointer, nbytes, self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice)
+
+    def download(self, target: PinnedBuffer, source: DeviceBuffer, nbytes: int) -> None:
+        """Enqueue a copy of *nbytes* from the device to the host."""
+        self._copy(target.pointer, source.pointer, nbytes, self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: Any) -> None:
+        if nbytes:
+            check(self._runtime.cudaMemcpyAsync(target, source, nbytes, kind, self.raw), "cudaMemcpyAsync")
+
+    def capture(self, launch: Callable[[], None]) -> Graph:
+        """Record what *launch* enqueues here into a graph, without running it.
+
+        Raises RunError when something in it cannot be captured; the stream is usable again afterwards.
+        """
+        mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        collecting = gc.isenabled()
+        gc.disable()  # freeing a forgotten engine calls cudaFree, which would break the capture
+        try:
+            check(self._runtime.cudaStreamBeginCapture(self.raw, mode), "cudaStreamBeginCapture")
+            try:
+                launch()
+            except RunError:
+                # The capture must end whatever happened, and its own error is only a consequence.
+                self._runtime.cudaStreamEndCapture(self.raw)
+                self._runtime.cudaGetLastError()
+                raise
+            ended = self._runtime.cudaStreamEndCapture(self.raw)
+        finally:
+            if collecting:
+                gc.enable()
+        if int(ended[0]) != 0:
+            self._runtime.cudaGetLastError()  # reset, or TensorRT's next call would report it
+        return Graph(check(ended, "cudaStreamEndCapture"))
+
+    def close(self) -> None:
+        if self.raw is not None:
+            self._runtime.cudaStreamDestroy(self.raw)
+            self.raw = None
+
+
+class _Buffer:
+    """Memory that grows when more is reserved. It always has an address, since TensorRT takes none for null."""
+
+    def __init__(self) -> None:
+        self._runtime = runtime()
+        self.pointer = 0
+        self.nbytes = 0
+
+    def reserve(self, nbytes: int) -> None:
+        """Have at least *nbytes* (at least one). The address changes when it grows; the content is then lost."""
+        wanted = max(int(nbytes), 1)
+        if wanted > self.nbytes:
+            self.close()
+            self.pointer = int(self._allocate(wanted))
+            self.nbytes = wanted
+
+    def close(self) -> None:
+        if self.pointer:
+            # Not checked: after a failed kernel every call repeats that error, which was raised already.
+            self._release(self.pointer)
+            self.pointer = self.nbytes = 0
+
+    def _allocate(self, nbytes: int) -> Any:
+        raise NotImplementedError
+
+    def _release(self, pointer: int) -> None:
+        raise NotImplementedError
+
+
+class DeviceBuffer(_Buffer):
+    """Memory on the device."""
+
+    def _allocate(self, nbytes: int) -> Any:
+        return check(self._runtime.cudaMalloc(nbytes), f"cudaMalloc of {nbytes} bytes")
+
+    def _release(self, pointer: int) -> None:
+        self._runtime.cudaFree(pointer)
+
+
+class PinnedBuffer(_Buffer):
+    """Page-locked memory on the host: copies from and to it are asynchronous and run at full speed."""
+
+    def _allocate(self, nbytes: int) -> Any:
+        return check(
+            self._runtime.cudaHostAlloc(nbytes, self._runtime.cudaHostAllocDefault), f"cudaHostAlloc of {nbytes} bytes"
+        )
+
+    def _release(self, pointer: int) -> None:
+        self._runtime.cudaFreeHost(pointer)
+
+    def view(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        """The content as an array of *dtype* and *shape*. Valid until this buffer grows or closes."""
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if not nbytes:
+            return np.empty(shape, dtype)
+        memory: Any = (ctypes.c_ubyte * nbytes).from_address(self.pointer)
+        content: Array = np.frombuffer(memory, dtype=np.uint8)
+        return content.view(dtype).reshape(shape)

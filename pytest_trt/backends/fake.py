@@ -1,0 +1,146 @@
+"""A simulated backend: exact results by ONNX's reference evaluator, deterministic latency, and faults on demand.
+
+It lets every gate, report and option be tested without a GPU, here and in the CI of those who use the
+plugin. Everything it prints says ``simulated``. Faults: ``error`` (relative error added to every float
+output), ``latency`` (factor on every sample), ``noise`` (relative spread of samples), ``fp32`` (1: the build
+silently ignores the precision), ``build`` (1: the build fails).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_trt.backends import Availability, BuildOptions, BuildRequest, Built, Progress, Support, silent
+from pytest_trt.errors import BuildError, RunError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from pytest_trt.backends import Feeds, Milliseconds, Outputs
+    from pytest_trt.spec.model import Model
+    from pytest_trt.spec.precision import Precision
+
+__all__ = ["FakeBackend", "FakeSession", "SimulatedClock"]
+
+_FAULTS = {"error": 0.0, "latency": 1.0, "noise": 0.002, "fp32": 0.0, "build": 0.0}
+
+
+class FakeBackend:
+    """Implements the seam without any runtime library. *injected* is ``"latency=1.5,error=0.1"``."""
+
+    name = "fake"
+
+    def __init__(self, injected: str | None = None) -> None:
+        self.faults = dict(_FAULTS)
+        for part in (injected or "").split(","):
+            if not part.strip():
+                continue
+            name, _, value = part.strip().partition("=")
+            if name not in _FAULTS:
+                raise UsageError(f"--trt-fake: unknown fault {name!r}", hint=nearest(name, _FAULTS))
+            try:
+                self.faults[name] = float(value)
+            except ValueError as error:
+                raise UsageError(f"--trt-fake: {name}={value!r} is not a number") from error
+
+    def probe(self) -> Availability:
+        return Availability(True, versions={"fake": "1"})
+
+    def support(self, precision: Precision) -> Support:
+        if precision.name == "fp32":
+            return Support("native")
+        return Support("simulated", f"the fake backend computes {precision.name} in float32")
+
+    def check(self, options: BuildOptions) -> None:
+        """Every option is accepted, so that the plumbing of all of them can be tested."""
+
+    def identity(self) -> dict[str, str]:
+        return {"fake": "1"}
+
+    def build(self, request: BuildRequest, progress: Progress = silent) -> Built:
+        progress(f"fake: building {request.model.name}")
+        if self.faults["build"]:
+            raise BuildError("the fake builder was told to fail", hint="leave build=1 out of --trt-fake")
+        facts: dict[str, Any] = {"build_seconds": 0.0, "layers": len(request.model.proto.graph.node), "plan_bytes": 0}
+        support = self.support(request.precision)
+        if support.kind == "simulated":
+            facts["simulated"] = support.reason
+        if self.faults["fp32"] and request.precision.name != "fp32":
+            facts["not_honoured"] = f"{request.precision.name} was asked, every layer runs in float32 (injected)"
+        plan = json.dumps({"fake": 1, "model": request.model.fingerprint, "precision": request.precision.name}).encode()
+        return Built(plan, ".fake", {**facts, "plan_bytes": len(plan)})
+
+    def load(self, plan: bytes, request: BuildRequest) -> FakeSession:
+        try:
+            described = json.loads(plan)
+        except ValueError as error:
+            raise RunError(f"this is no plan of the fake backend: {error}") from error
+        return FakeSession(request.model, described, self.faults)
+
+
+class FakeSession:
+    """Evaluates the model in NumPy through ``onnx.reference``; float16 and bfloat16 graphs in float32."""
+
+    def __init__(self, model: Model, described: dict[str, Any], faults: dict[str, float]) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        low = {"fp16": "float16", "bf16": "bfloat16"}.get(described["precision"])
+        proto = model.proto
+        if low:
+            from pytest_trt.spec.precision.simulate import simulate
+
+            proto = simulate(proto, low)
+        self._evaluator: ReferenceEvaluator | None = ReferenceEvaluator(proto)
+        self._names = [spec.name for spec in model.outputs]
+        self._faults = faults
+        self._seed = int(hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8], 16)
+
+    def run(self, feeds: Feeds) -> Outputs:
+        if self._evaluator is None:
+            raise RunError("the session is closed")
+        outputs = dict(zip(self._names, self._evaluator.run(self._names, dict(feeds)), strict=True))
+        error = self._faults["error"]
+        if error:
+            rng = np.random.default_rng(self._seed)
+            for name, array in outputs.items():
+                if array.dtype.kind == "f":
+                    outputs[name] = (array * (1 + error * rng.standard_normal(array.shape))).astype(array.dtype)
+        return outputs
+
+    def stage(self, feeds: Feeds) -> None:
+        """Nothing to stage: a launch of this backend computes nothing."""
+
+    def launch(self) -> None:
+        if self._evaluator is None:
+            raise RunError("the session is closed")
+
+    def clock(self) -> SimulatedClock:
+        return SimulatedClock(self._seed, self._faults["latency"], self._faults["noise"])
+
+    def transfers_ms(self, feeds: Feeds) -> dict[str, float]:  # noqa: ARG002 - nothing is transferred
+        return {}
+
+    def close(self) -> None:
+        self._evaluator = None
+
+
+class SimulatedClock:
+    """Invented durations: between 0.5 and 2 ms by the plan's digest, log-normal noise, times the injected factor."""
+
+    name = "simulated"
+
+    def __init__(self, seed: int, factor: float, noise: float) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._base_ms = 0.5 * 4.0 ** float(self._rng.random()) * factor
+        self._noise = noise
+
+    def time(self, launch: Callable[[], None], count: int) -> Milliseconds:
+        launch()
+        samples: Milliseconds = self._base_ms * np.exp(self._noise * self._rng.standard_normal(count))
+        return samples
+
+    def conditions(self) -> dict[str, Any]:
+        return {"simulated": True}

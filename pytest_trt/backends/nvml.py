@@ -1,0 +1,64 @@
+"""NVML: what the device does at this moment. Optional: without nvidia-ml-py there are no readings."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["device_conditions"]
+
+# NVML's bits for why a clock is lower than it could be; ``gpu_idle`` is no reason to distrust a sample.
+_REASONS = {
+    0x1: "gpu_idle",
+    0x2: "applications_clocks_setting",
+    0x4: "sw_power_cap",
+    0x8: "hw_slowdown",
+    0x10: "sync_boost",
+    0x20: "sw_thermal_slowdown",
+    0x40: "hw_thermal_slowdown",
+    0x80: "hw_power_brake_slowdown",
+    0x100: "display_clock_setting",
+}
+
+
+def device_conditions(bus_id: str) -> dict[str, Any]:
+    """Read ``sm_clock_mhz``, ``power_w``, ``temperature_c`` and ``throttle_reasons`` of one device.
+
+    *bus_id* is its PCI bus id, since NVML numbers devices in another order than CUDA does. A reading that
+    this device does not give is left out; all are when nvidia-ml-py or the driver is missing.
+    """
+    try:
+        import pynvml
+    except ImportError:
+        return {}
+    try:
+        device = _device(bus_id)
+    except pynvml.NVMLError:
+        return {}
+    # Renamed in CUDA 12.2; older drivers know only the first name.
+    reasons = getattr(
+        pynvml, "nvmlDeviceGetCurrentClocksEventReasons", pynvml.nvmlDeviceGetCurrentClocksThrottleReasons
+    )
+    readings: dict[str, Callable[[], Any]] = {
+        "sm_clock_mhz": lambda: int(pynvml.nvmlDeviceGetClockInfo(device, pynvml.NVML_CLOCK_SM)),
+        "power_w": lambda: round(pynvml.nvmlDeviceGetPowerUsage(device) / 1000, 1),
+        "temperature_c": lambda: int(pynvml.nvmlDeviceGetTemperature(device, pynvml.NVML_TEMPERATURE_GPU)),
+        "throttle_reasons": lambda: [name for bit, name in _REASONS.items() if int(reasons(device)) & bit],
+    }
+    found = {}
+    for name, read in readings.items():
+        try:
+            found[name] = read()
+        except pynvml.NVMLError:
+            continue
+    return found
+
+
+@functools.lru_cache(maxsize=16)
+def _device(bus_id: str) -> Any:
+    # NVML counts its users and stays initialized with the process: opening it takes milliseconds each time.
+    import pynvml
+
+    pynvml.nvmlInit()
+    return pynvml.nvmlDeviceGetHandleByPciBusId(bus_id.encode())

@@ -1,0 +1,110 @@
+"""TensorRT's log, kept: what it warned of goes into the facts of a build, what it complained of into the error."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pytest_trt.backends.tensorrt.versions import progress_monitor
+
+__all__ = ["monitor", "process_logger", "throttled"]
+
+Message = tuple[str, str]  # severity name, text
+
+_ERRORS = ("INTERNAL_ERROR", "ERROR")
+
+
+@functools.lru_cache(maxsize=4)
+def process_logger(trt: Any) -> Any:
+    """The one logger of this process. TensorRT keeps the first one it is given for as long as it is loaded,
+    so a logger per build would leave it with a dead pointer.
+
+    It has ``capture()``, a context manager that gives the list of messages that arrive inside it, and
+    ``complaints()``, the last errors as text.
+    """
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._last_errors: deque[str] = deque(maxlen=8)
+            self._listeners: list[tuple[list[Message], Callable[[str], None] | None]] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            # Called from TensorRT's threads, thousands of times in a build: almost all of it is VERBOSE.
+            name = severity.name
+            if name == "VERBOSE":
+                return
+            if name in _ERRORS:
+                self._last_errors.append(msg)
+            for messages, on_info in tuple(self._listeners):
+                messages.append((name, msg))
+                if on_info is not None and name == "INFO":
+                    on_info(msg)
+
+        @contextmanager
+        def capture(self, on_info: Callable[[str], None] | None = None) -> Iterator[list[Message]]:
+            messages: list[Message] = []
+            listener = (messages, on_info)
+            self._last_errors.clear()
+            self._listeners.append(listener)
+            try:
+                yield messages
+            finally:
+                self._listeners.remove(listener)
+
+        def complaints(self) -> str:
+            """What TensorRT said when it failed; empties the memory of it."""
+            lines = list(dict.fromkeys(text.strip() for text in self._last_errors))
+            self._last_errors.clear()
+            return "\n  ".join(lines)
+
+    return Logger()
+
+
+def throttled(progress: Callable[[str], None], *, every_s: float = 1.0) -> Callable[[str], None]:
+    """Pass a line to *progress* at most once in *every_s* seconds, cut to its first 120 characters."""
+    last = -every_s
+
+    def say(text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= every_s:
+            last = now
+            progress(text.strip().splitlines()[0][:120] if text.strip() else "")
+
+    return say
+
+
+def monitor(trt: Any, say: Callable[[str], None]) -> Any | None:
+    """A progress monitor that reports phases and steps through *say*; None where TensorRT has none.
+
+    Ctrl-C ends the build at the next step: ``interrupted`` is then True.
+    """
+    base: Any = progress_monitor(trt)
+    if base is None:
+        return None
+
+    class Monitor(base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.interrupted = False
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, _parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            try:
+                say(f"{phase_name}: {step + 1}/{self._steps.get(phase_name, step + 1)}")
+            except KeyboardInterrupt:  # an exception cannot cross TensorRT's frames; the builder raises it again
+                self.interrupted = True
+            return not self.interrupted
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+    return Monitor()

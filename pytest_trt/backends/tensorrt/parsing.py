@@ -1,0 +1,79 @@
+"""From an ONNX model to a TensorRT network, with errors that name the node."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_trt.backends.tensorrt.versions import create_network, newest_opset, node_of_error
+from pytest_trt.errors import BuildError
+
+if TYPE_CHECKING:
+    from pytest_trt.spec.model import Model
+
+__all__ = ["parse"]
+
+
+def parse(trt: Any, builder: Any, logger: Any, model: Model, stack: ExitStack) -> Any:
+    """Return the network of *model*. What the network still reads from lives as long as *stack*.
+
+    Raises BuildError with the node, the operator and the parser's words.
+    """
+    network = create_network(trt, builder)
+    parser = trt.OnnxParser(network, logger)
+    if model.fits_in_memory_message:
+        content = model.serialized()
+        parsed = parser.parse(content)
+        stack.callback(_keep, parser, content)
+    else:
+        # One protobuf message cannot hold it: the weights go into a file beside the graph.
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pytest-trt-"))
+        parsed = parser.parse_from_file(str(model.save(Path(folder))))
+        stack.callback(_keep, parser)
+    if not parsed:
+        raise _error(trt, parser, logger, model)
+    return network
+
+
+def _keep(*_: Any) -> None:
+    """Weights of the network are pointers into these until the build is over."""
+
+
+def _error(trt: Any, parser: Any, logger: Any, model: Model) -> BuildError:
+    where = f"TensorRT {trt.__version__} cannot parse model {model.name!r}"
+    lines = []
+    hint = _opset_hint(trt, model)
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        node, operator = node_of_error(error, model.proto.graph)
+        description = " ".join(str(error.desc()).split())
+        at = f"node {node!r} ({operator}): " if operator else f"node {node!r}: " if node else ""
+        lines.append(at + description)
+        hint = hint or _hint(trt, description, operator)
+    if not lines:
+        lines.append(logger.complaints() or "the parser gave no reason")
+    return BuildError("\n  ".join([where, *dict.fromkeys(lines)]), hint=hint)
+
+
+def _opset_hint(trt: Any, model: Model) -> str | None:
+    newest = newest_opset(trt)
+    opset = max((entry.version for entry in model.proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if newest is not None and opset > newest:
+        return (
+            f"the model uses opset {opset}; TensorRT {trt.__version__} reads up to opset {newest}: export with that one"
+        )
+    return None
+
+
+def _hint(trt: Any, description: str, operator: str) -> str | None:
+    text = description.lower()
+    if "plugin" in text or "no importer" in text:
+        return (
+            f"TensorRT {trt.__version__} has no operator {operator or 'of this name'} and found no plugin for it:"
+            " load the library that registers one, or replace the node in the model"
+        )
+    if "unsupported" in text or "not supported" in text:
+        return f"this form of {operator or 'the node'} is not supported; simplify the model or export it differently"
+    return None

@@ -1,0 +1,166 @@
+"""What differs between TensorRT 8.6, 10 and 11. Every version guard of the package is in this file.
+
+Features are found by the presence of a member, not by a number, wherever the bindings show them. Enum
+members are known by name only: their integers moved twice (TF32 was 7 and is 6), so none is ever stored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_trt.backends import Support
+
+if TYPE_CHECKING:
+    import onnx
+
+    from pytest_trt.spec.precision import Precision
+
+__all__ = [
+    "MINIMUM",
+    "TYPE_FLAGS",
+    "create_network",
+    "device_memory_bytes",
+    "flag",
+    "members",
+    "newest_opset",
+    "node_of_error",
+    "progress_monitor",
+    "register_plugins",
+    "set_flags",
+    "strongly_typed",
+    "support",
+    "typing",
+    "version",
+]
+
+# Named I/O tensors came with 8.5, builder_optimization_level with 8.6.
+MINIMUM = (8, 6)
+
+# Builder flags that choose a data type -> the DataType that layers then show. Strongly typed networks take
+# their types from the model and refuse these flags; TensorRT 11 no longer has them.
+TYPE_FLAGS = {"FP16": "HALF", "BF16": "BF16", "INT8": "INT8", "FP8": "FP8", "INT4": "INT4", "FP4": "FP4"}
+
+# Compute capability from which tensor cores or arithmetic of a type exist.
+_NEEDS_CAPABILITY = {"TF32": (8, 0), "FP16": (5, 3), "BF16": (8, 0), "INT8": (6, 1), "FP8": (8, 9), "FP4": (10, 0)}
+
+# The newest ONNX opset that a major version reads, where its documentation names one.
+_NEWEST_OPSET = {8: 17, 11: 25}
+
+
+def version(trt: Any) -> tuple[int, ...]:
+    """``(10, 13, 3, 9)``; parts that are not numbers end it."""
+    numbers = []
+    for part in str(trt.__version__).split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def members(enum: Any) -> dict[str, Any]:
+    """The members of one of TensorRT's enums by name."""
+    return dict(enum.__members__)
+
+
+def flag(trt: Any, name: str) -> Any | None:
+    """The BuilderFlag called *name*, or None where this version has none."""
+    return members(trt.BuilderFlag).get(name)
+
+
+def strongly_typed(trt: Any) -> bool:
+    """Whether networks can take their types from the model: opt-in from 10 on, the only way in 11."""
+    return "STRONGLY_TYPED" in members(trt.NetworkDefinitionCreationFlag)
+
+
+def typing(trt: Any) -> Literal["strong", "weak"]:
+    return "strong" if strongly_typed(trt) else "weak"
+
+
+def create_network(trt: Any, builder: Any) -> Any:
+    """An empty network: with an explicit batch dimension, and strongly typed where that exists."""
+    known = members(trt.NetworkDefinitionCreationFlag)
+    wanted = []
+    if "STRONGLY_TYPED" in known:
+        wanted.append("STRONGLY_TYPED")
+    # Before 10 the default is an implicit batch; 10 ignores the flag, and 11 has it no more.
+    if version(trt) < (10,) and "EXPLICIT_BATCH" in known:
+        wanted.append("EXPLICIT_BATCH")
+    flags = 0
+    for name in wanted:
+        flags |= 1 << int(known[name])
+    return builder.create_network(flags)
+
+
+def set_flags(trt: Any, config: Any, precision: Precision) -> list[str]:
+    """Apply a precision's builder flags and return the names of all flags that are then on.
+
+    Flags that choose a type are left out of a strongly typed build: there they are an error. ``support``
+    has refused before what this version lacks.
+    """
+    typed = strongly_typed(trt)
+    for name in precision.flags_on:
+        member = flag(trt, name)
+        if member is not None and not (typed and name in TYPE_FLAGS):
+            config.set_flag(member)
+    for name in precision.flags_off:
+        member = flag(trt, name)
+        if member is not None:
+            config.clear_flag(member)
+    return sorted(name for name, member in members(trt.BuilderFlag).items() if config.get_flag(member))
+
+
+def support(trt: Any, precision: Precision, capability: tuple[int, int]) -> Support:
+    """Whether this version, on a GPU of this compute capability, runs *precision*."""
+    known_types = members(trt.DataType)
+    for name in precision.flags_on:
+        if name == "FP8" and version(trt) < (9,):
+            # The flag and the type are bound in 8.6, but its headers call their use undefined.
+            return _lacks(trt, precision, "FP8 can be named, but not used yet")
+        if name in TYPE_FLAGS and TYPE_FLAGS[name] not in known_types:
+            return _lacks(trt, precision, f"there is no data type {TYPE_FLAGS[name]}")
+        if flag(trt, name) is None and not (strongly_typed(trt) and name in TYPE_FLAGS):
+            return _lacks(trt, precision, f"there is no builder flag {name}")
+        if capability < _NEEDS_CAPABILITY.get(name, (0, 0)):
+            needed = ".".join(map(str, _NEEDS_CAPABILITY[name]))
+            found = ".".join(map(str, capability))
+            return Support("unsupported", f"{precision.name} needs compute capability {needed}; this GPU has {found}")
+    return Support("native")
+
+
+def _lacks(trt: Any, precision: Precision, what: str) -> Support:
+    return Support("unsupported", f"TensorRT {trt.__version__} cannot run {precision.name}: {what}")
+
+
+def newest_opset(trt: Any) -> int | None:
+    """The newest ONNX opset that the parser is documented to read; None where that is not known."""
+    return _NEWEST_OPSET.get(version(trt)[0])
+
+
+def node_of_error(error: Any, graph: onnx.GraphProto) -> tuple[str, str]:
+    """Name and operator of the ONNX node that a ParserError is about; empty where it is about none."""
+    if hasattr(error, "node_name"):
+        return str(error.node_name()), str(error.node_operator())
+    index = int(error.node())  # 8.6: the position in the graph, or nothing useful
+    if not 0 <= index < len(graph.node):
+        return "", ""
+    node = graph.node[index]
+    return node.name, node.op_type
+
+
+def device_memory_bytes(engine: Any) -> int:
+    """What one execution context needs for activations."""
+    if hasattr(engine, "device_memory_size_v2"):  # 10.1 and later; 11 has only this one
+        return int(engine.device_memory_size_v2)
+    return int(engine.device_memory_size)
+
+
+def progress_monitor(trt: Any) -> Any | None:
+    """The base class of progress monitors; None in 8.6, where the log is all there is."""
+    return getattr(trt, "IProgressMonitor", None)
+
+
+def register_plugins(trt: Any, logger: Any) -> None:
+    """Make TensorRT's own plugins known to the parser. The lean runtime has none."""
+    register = getattr(trt, "init_libnvinfer_plugins", None)
+    if register is not None:
+        register(logger, "")

@@ -1,0 +1,1 @@
+"""Was it better: baselines in small JSON files that belong in git."""

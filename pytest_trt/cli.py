@@ -1,0 +1,238 @@
+"""Front door: the shell. The same Lab and the same options as the plugin, without ``trt-`` in their names.
+
+Exit codes: 0 pass, 1 mismatch or regression, 2 usage, 3 inconclusive, 4 nothing was measured, 5 environment (no
+GPU, no TensorRT, no onnxruntime).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_trt import __version__
+from pytest_trt.environment import cpu_name, gpus, version_of
+from pytest_trt.errors import BackendUnavailableError, Failure, TrtError, UnsupportedError, UsageError
+from pytest_trt.settings import Settings, options
+
+if TYPE_CHECKING:
+    from pytest_trt.lab import Lab
+    from pytest_trt.spec.case import Case
+
+__all__ = ["main"]
+
+PASS, MISMATCH, USAGE, INCONCLUSIVE, NOTHING, ENVIRONMENT = range(6)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        settings = Settings.resolve(
+            {option.name: getattr(given, f"opt_{option.name}", None) for option in options()},
+            os.environ,
+            {},
+            flag=lambda o: o.short_flag,
+        )
+        from pytest_trt.lab import Lab
+
+        with Lab(settings, Path.cwd(), _progress) as lab:
+            run: Callable[[Lab, argparse.Namespace], int] = given.run
+            return run(lab, given)
+    except BackendUnavailableError as error:
+        return _fail(error, ENVIRONMENT)
+    except UsageError as error:
+        return _fail(error, USAGE)
+    except (TrtError, Failure) as error:
+        return _fail(error, MISMATCH)
+    except BrokenPipeError:
+        # The reader has seen enough; Python would complain once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PASS
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"pytest-trt: {error}", file=sys.stderr)
+    return code
+
+
+def _progress(message: str) -> None:
+    print(f"  {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pytest-trt", description="Build, compare and measure TensorRT engines from the shell."
+    )
+    parser.add_argument("--version", action="version", version=f"pytest-trt {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[Lab, argparse.Namespace], int], help: str, *, matrix: bool = False
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        if matrix:
+            sub.add_argument("model", nargs="+", type=Path, help="model folder, trt.toml or .onnx file")
+        for option in options():
+            if matrix or option.group in ("cache", "baselines"):
+                sub.add_argument(
+                    option.short_flag,
+                    dest=f"opt_{option.name}",
+                    metavar=option.metavar,
+                    help=option.help.replace("%", "%%"),
+                )
+        return sub
+
+    command("doctor", _doctor, "show what is installed, what works, and why something does not")
+    command("build", _build, "build the engines of models, or find them in the cache", matrix=True)
+    command("compare", _compare, "compare engines with their references", matrix=True)
+    cache = command("cache", _cache, "look into the artifact cache, or tidy it")
+    cache.add_argument("action", choices=("ls", "explain", "verify", "gc"))
+    cache.add_argument("digest", nargs="?", help="for explain: the entry's digest, or how it begins")
+    cache.add_argument(
+        "--older-than", type=float, metavar="DAYS", help="for gc: also evict what was not used for so long"
+    )
+    baseline = command("baseline", _baseline, "list baselines, or accept those of a report")
+    baseline.add_argument("action", choices=("ls", "accept"))
+    baseline.add_argument("report_file", nargs="?", type=Path, metavar="REPORT", help="for accept: a report.json")
+    report = command("report", _report, "render a report.json as Markdown")
+    report.add_argument("report_file", type=Path, metavar="REPORT")
+    report.add_argument("--title", default="Results")
+    report.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to standard output")
+    return parser
+
+
+def _doctor(lab: Lab, given: argparse.Namespace) -> int:  # noqa: ARG001
+    from pytest_trt.artifacts.maintenance import describe
+    from pytest_trt.backends import BACKENDS, get_backend
+
+    print(f"pytest-trt {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    print(f"cpu      {cpu_name()}")
+    for gpu in gpus():
+        print(
+            f"gpu      {gpu.name}, {gpu.memory_mb} MB, compute capability {gpu.compute_capability}, driver {gpu.driver}"
+        )
+    if not gpus():
+        print("gpu      none that NVML shows")
+    for name in (
+        "tensorrt",
+        "cuda-python",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "onnx",
+        "numpy",
+        "pytest",
+        "pytest-benchmark",
+    ):
+        print(f"package  {name} {version_of(name) or '-'}")
+    usable = []
+    for name in BACKENDS:
+        found = get_backend(name).probe()
+        print(f"backend  {name}: {'works' if found.ok else 'does not work: ' + found.reason}")
+        usable += [name] if found.ok and name != "fake" else []
+    print(f"cache    {describe(lab.store)}")
+    return PASS if usable else ENVIRONMENT
+
+
+def _cases(lab: Lab, given: argparse.Namespace) -> Iterator[Case]:
+    for path in given.model:
+        yield from lab.cases(lab.add(path))
+
+
+def _build(lab: Lab, given: argparse.Namespace) -> int:
+    code = NOTHING
+    for case in _cases(lab, given):
+        try:
+            stored, _ = lab.engine(case)
+        except UnsupportedError as error:
+            print(f"{case.id}: skipped: {error.message}")
+            continue
+        except (TrtError, Failure) as error:
+            print(f"{case.id}: {error}")
+            code = MISMATCH
+            continue
+        code = PASS if code == NOTHING else code
+        made = f"built in {stored.facts.get('build_seconds', 0):.2f} s" if stored.fresh else "cached"
+        simulated = ", simulated" if "simulated" in stored.facts else ""
+        print(f"{case.id}: {made}, {len(stored.plan)} bytes{simulated}, entry {stored.digest[:12]}")
+    return code
+
+
+def _compare(lab: Lab, given: argparse.Namespace) -> int:
+    code = NOTHING
+    for case in _cases(lab, given):
+        record = lab.record(case)
+        try:
+            comparison = lab.check(case, record)
+        except UnsupportedError as error:
+            print(f"{case}: skipped: {error.message}\n")
+            continue
+        except (TrtError, Failure) as error:
+            print(f"FAILED {error}\n")
+            code = MISMATCH
+            continue
+        code = PASS if code == NOTHING else code
+        print(
+            f"passed {case}{' (simulated)' if record.simulated else ''}: {comparison.summary}\n\n{comparison.detail}\n"
+        )
+    return code
+
+
+def _cache(lab: Lab, given: argparse.Namespace) -> int:
+    from pytest_trt.artifacts import maintenance
+
+    if given.action == "ls":
+        lines = maintenance.listing(lab.store)
+    elif given.action == "verify":
+        lines = maintenance.problems(lab.store)
+        if lines:
+            print("\n".join(lines))
+            return MISMATCH
+        lines = ["every entry matches its recorded digest"]
+    elif given.action == "gc":
+        lines = maintenance.collect_garbage(lab.store, lab.settings.cache_size, given.older_than)
+    else:
+        if not given.digest:
+            raise UsageError("cache explain needs the digest of an entry", hint="pytest-trt cache ls shows them")
+        lines = maintenance.explanation(lab.store, given.digest)
+    print("\n".join(lines))
+    return PASS
+
+
+def _baseline(lab: Lab, given: argparse.Namespace) -> int:
+    if given.action == "ls":
+        files = lab.baselines.files()
+        for file in files:
+            content = lab.baselines.load(file)
+            print(f"{file}: {content['environment']['device']}, {content['environment']['backend']}")
+            for name, entry in content["cases"].items():
+                median = (entry.get("latency") or {}).get("median_ms")
+                shown = f"{median:.4g} ms" if median else "-"
+                print(f"  {name}  {shown}  recorded {entry['recorded']}: {entry['reason']}")
+        return PASS if files else NOTHING
+    if given.report_file is None:
+        raise UsageError("baseline accept needs a report", hint="pytest … --trt-report=report.json writes one")
+    from pytest_trt.baselines.update import update
+    from pytest_trt.report.export import read_report
+
+    mode = lab.settings.update_baselines or "new"
+    print("\n".join(update(lab.baselines, read_report(given.report_file), mode, lab.settings.reason)))
+    return PASS
+
+
+def _report(lab: Lab, given: argparse.Namespace) -> int:  # noqa: ARG001
+    from pytest_trt.report.export import read_report
+    from pytest_trt.report.markdown import render
+
+    page = render(read_report(given.report_file), given.title)
+    if given.output:
+        given.output.write_text(page, encoding="utf-8")
+    else:
+        print(page, end="")
+    return PASS

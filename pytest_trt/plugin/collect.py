@@ -1,0 +1,143 @@
+"""Collecting models: ``trt.toml`` wherever pytest walks, ``.onnx`` files that were named.
+
+A model file gives one ``model`` item (it loads, its profiles and inputs fit) and, per case, the items
+``accuracy[…]`` and ``latency[…]``. A broken model is one failed ``model`` item; its cases are skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_trt.errors import Failure, InputsError, ManifestError, ModelError, ProfileError, TrtError
+from pytest_trt.plugin.options import get_lab, get_settings
+from pytest_trt.plugin.parts import Part, add_record, judge_states, run_part
+
+if TYPE_CHECKING:
+    from pytest_trt.spec.case import Case
+    from pytest_trt.spec.manifest import Manifest
+
+__all__ = ["CaseItem", "ModelFile", "ModelItem"]
+
+# What the model item is for: where it fails, the cases have nothing of their own to say.
+_OF_THE_MODEL = (ModelError, ManifestError, ProfileError, InputsError)
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ModelFile | None:
+    if file_path.name == "trt.toml":
+        return ModelFile.from_parent(parent, path=file_path)
+    if file_path.suffix == ".onnx" and (parent.session.isinitpath(file_path) or _matched(file_path, parent.config)):
+        return ModelFile.from_parent(parent, path=file_path)
+    return None
+
+
+def _matched(path: Path, config: pytest.Config) -> bool:
+    patterns = config.getini("trt_models")
+    return path.is_relative_to(config.rootpath) and any(
+        fnmatch(path.relative_to(config.rootpath).as_posix(), p) for p in patterns
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = set(get_settings(config).profile or ())
+    ours = [item for item in items if isinstance(item, CaseItem)]
+    files = {item.parent for item in items if isinstance(item, ModelItem)}
+    missing = wanted - {item.case.profile for item in ours}
+    if wanted and files and missing and not any(item.get_closest_marker("trt") for item in items):
+        raise pytest.UsageError(f"--trt-profile: no collected model has a profile {', '.join(sorted(missing))}")
+
+
+class ModelFile(pytest.File):
+    """A ``trt.toml`` or an ``.onnx`` file."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        lab, settings = get_lab(self.config), get_settings(self.config)
+        try:
+            manifest = lab.add(self._manifest_path())
+            cases = lab.cases(manifest)
+        except TrtError as error:
+            yield ModelItem.from_parent(self, name="model", manifest=None, error=error)
+            return
+        yield ModelItem.from_parent(self, name="model", manifest=manifest, error=None)
+        for case in cases:
+            yield CaseItem.from_parent(self, name=f"accuracy[{case.variant_id}]", case=case, part=Part.ACCURACY)
+            if settings.latency == "on":
+                yield CaseItem.from_parent(self, name=f"latency[{case.variant_id}]", case=case, part=Part.LATENCY)
+
+    def _manifest_path(self) -> Path:
+        # A model named by its file is tested as its manifest says, where one stands beside it and means it.
+        beside = self.path.with_name("trt.toml")
+        if self.path.suffix == ".onnx" and beside.is_file():
+            from pytest_trt.spec.manifest import Manifest
+
+            if Manifest.load(beside, get_settings(self.config).variant).path == self.path:
+                return beside
+        return self.path
+
+
+class TextItem(pytest.Item):
+    """An item whose expected failures print as text, not as a traceback of ours."""
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        if isinstance(excinfo.value, (TrtError, Failure)):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, f"{self.path.parent.name}: {self.name}"
+
+
+class ModelItem(TextItem):
+    """Does the model load, do its profiles fit, can its inputs be read?"""
+
+    def __init__(self, *, manifest: Manifest | None, error: TrtError | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.manifest = manifest
+        self.error = error
+
+    def runtest(self) -> None:
+        if self.error is not None:
+            raise self.error
+        lab = get_lab(self.config)
+        if self.manifest is not None:
+            for case in lab.cases(self.manifest):
+                lab.inputs(case, lab.profile(case).at("opt")).samples(lab.profile(case).at("opt"), limit=1)
+
+
+class CaseItem(TextItem):
+    """One part of one case."""
+
+    def __init__(self, *, case: Case, part: Part, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.case = case
+        self.part = part
+
+    def runtest(self) -> None:
+        lab, settings = get_lab(self.config), get_settings(self.config)
+        self._skip_where_the_model_failed()
+        record = lab.record(self.case)
+        add_record(self, record)
+        if self.part is Part.ACCURACY:
+            run_part(record, self.part, lambda: lab.check(self.case, record))
+            return
+        from pytest_trt.plugin.benchmark import feed
+
+        try:
+            run_part(record, self.part, lambda: lab.measure(self.case, record))
+            judge_states(record, inconclusive=settings.inconclusive, baseline=settings.baseline)
+        finally:
+            feed(self, record)
+
+    def _skip_where_the_model_failed(self) -> None:
+        lab = get_lab(self.config)
+        try:
+            lab.samples(self.case, lab.profile(self.case).at("opt"), 1)
+        except _OF_THE_MODEL as error:
+            if any(isinstance(item, ModelItem) and item.parent is self.parent for item in self.session.items):
+                pytest.skip(f"the model cannot be used, see {self.parent.nodeid if self.parent else ''}::model")
+            raise error

@@ -1,0 +1,131 @@
+"""Fixtures, one line each on the Lab, and the parametrization that spans the matrix over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_trt.errors import TrtError, UnsupportedError
+from pytest_trt.plugin.marks import MarkOptions
+from pytest_trt.plugin.options import get_lab, get_settings
+from pytest_trt.plugin.parts import Part, add_record, run_part
+
+if TYPE_CHECKING:
+    from pytest_trt.accuracy.comparison import Comparison
+    from pytest_trt.backends import Session
+    from pytest_trt.lab import Lab
+    from pytest_trt.latency.gate import Verdict
+    from pytest_trt.spec.case import Case
+    from pytest_trt.spec.inputs import Sample
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "trt_case" not in metafunc.fixturenames:
+        return
+    cases: list[Any]
+    try:
+        mark = MarkOptions.from_node(metafunc.definition)
+        lab = get_lab(metafunc.config)
+        manifest = lab.add(_find(mark.model, metafunc.definition.path.parent, metafunc.config.rootpath))
+        cases = list(lab.cases(manifest, precisions=mark.precisions, profiles=mark.profiles))
+        ids = [case.variant_id for case in cases]
+    except TrtError as error:
+        # One failed test with the message; a collection error would stop the whole session.
+        cases, ids = [error], ["broken"]
+    metafunc.parametrize("trt_case", cases, ids=ids, indirect=True)
+
+
+def _find(model: str, folder: Path, root: Path) -> Path:
+    beside = folder / model
+    return beside if not (root / model).exists() and beside.exists() else root / model
+
+
+@pytest.fixture(scope="session")
+def trt_lab(pytestconfig: pytest.Config) -> Lab:
+    """The session's Lab: ``engine``, ``check``, ``measure`` and all they are made of."""
+    return get_lab(pytestconfig)
+
+
+@pytest.fixture
+def trt_case(request: pytest.FixtureRequest) -> Case:
+    """The case that this run of the test is about (model, precision, profile, tactics, backend)."""
+    if isinstance(request.param, TrtError):
+        pytest.fail(str(request.param), pytrace=False)
+    case: Case = request.param
+    return case
+
+
+@pytest.fixture
+def trt_engine(trt_lab: Lab, trt_case: Case) -> Session:
+    """The case's engine, built or taken from the cache, and loaded: ``trt_engine.run({"x": array})``.
+
+    It is the Lab's to close. A case that its backend cannot run skips the test with the reason.
+    """
+    try:
+        return trt_lab.engine(trt_case)[1]
+    except UnsupportedError as error:
+        pytest.skip(error.message)
+    except TrtError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def trt_inputs(trt_lab: Lab, trt_case: Case) -> list[Sample]:
+    """The input samples at the profile's opt shapes; ``sample.feeds`` maps input names to arrays."""
+    samples, _ = trt_lab.samples(trt_case, trt_lab.profile(trt_case).at("opt"), trt_lab.settings.samples)
+    return samples
+
+
+@pytest.fixture
+def trt_reference(trt_lab: Lab, trt_case: Case) -> list[dict[str, Any]]:
+    """The expected outputs of ``trt_inputs``, one mapping of output names to arrays per sample."""
+    return trt_lab.expected(trt_case, trt_lab.profile(trt_case).at("opt"), trt_lab.settings.samples)[1]
+
+
+@pytest.fixture
+def trt_check(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> Callable[..., Comparison]:
+    """Call it to compare every output with the reference at every corner of the profile.
+
+    Keywords (``rtol``, ``atol``, ``cosine``, …) override the marker's. Fails the test where they are not close.
+    """
+    mark = MarkOptions.from_node(request.node)
+
+    def check(**tolerance: Any) -> Comparison:
+        __tracebackhide__ = True
+        record = trt_lab.record(trt_case)
+        add_record(request.node, record)
+        origin = f"trt_check() in {request.node.nodeid}" if tolerance else mark.origin
+        return run_part(
+            record, Part.ACCURACY, lambda: trt_lab.check(trt_case, record, {**mark.tolerance, **tolerance}, origin)
+        )
+
+    return check
+
+
+@pytest.fixture
+def trt_latency(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> Callable[..., Verdict | None]:
+    """Call it to measure the engine, record the samples with pytest-benchmark, and gate them.
+
+    ``threshold=0.03`` overrides the marker's. Returns the verdict, None where no baseline gates or where
+    ``--trt-latency=off``. Fails the test on a regression.
+    """
+    mark = MarkOptions.from_node(request.node)
+
+    def latency(threshold: float | None = None) -> Verdict | None:
+        __tracebackhide__ = True
+        from pytest_trt.plugin.benchmark import feed
+
+        if get_settings(request.config).latency == "off":
+            return None
+        record = trt_lab.record(trt_case)
+        add_record(request.node, record)
+        limit = threshold if threshold is not None else mark.threshold
+        try:
+            return run_part(record, Part.LATENCY, lambda: trt_lab.measure(trt_case, record, limit))
+        finally:
+            feed(request.node, record)
+
+    return latency

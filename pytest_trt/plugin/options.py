@@ -1,0 +1,141 @@
+"""Options, ini keys and the marker; the header; and the one Lab of the session, made when first needed."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_trt.errors import TrtError
+from pytest_trt.settings import Settings, options, unknown_variables
+
+if TYPE_CHECKING:
+    from pytest_trt.lab import Lab
+
+__all__ = ["get_lab", "get_settings"]
+
+_SETTINGS = pytest.StashKey[Settings]()
+_LAB = pytest.StashKey["Lab"]()
+_HEADER_SHOWN = pytest.StashKey[bool]()
+
+_MARKER = (
+    "trt(model, *, precisions=None, profiles=None, threshold=None, **tolerance): "
+    "run this test for each case of the model; tolerance names such as rtol, atol, cosine override the preset."
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("trt", "TensorRT engines (pytest-trt)")
+    for option in options():
+        help = option.help.replace("%", "%%")
+        group.addoption(option.flag, dest=f"trt_{option.name}", default=None, metavar=option.metavar, help=help)
+        parser.addini(option.ini, f"default of {option.flag}", type="string", default="")
+    parser.addini(
+        "trt_models", "patterns of .onnx files to collect, relative to the root directory", type="linelist", default=[]
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARKER)
+    given = {option.name: config.getoption(f"trt_{option.name}") for option in options()}
+    ini = {option.name: config.getini(option.ini) for option in options()}
+    try:
+        settings = config.stash[_SETTINGS] = Settings.resolve(given, os.environ, ini)
+        _check_names(config, settings)
+    except TrtError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _check_names(config: pytest.Config, settings: Settings) -> None:
+    """What the command line names must exist: said once, before anything is collected."""
+    if settings.precision:
+        from pytest_trt.spec.precision import get_precision
+
+        for name in settings.precision:
+            get_precision(name)
+    if settings.backend:
+        from pytest_trt.backends import BuildOptions
+
+        lab = get_lab(config)
+        for name in settings.backend:
+            for tactics in settings.tactics:
+                lab.backend(name).check(BuildOptions(settings.workspace, settings.opt_level, tactics))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _LAB in config.stash:
+        config.stash[_LAB].close()
+
+
+def get_settings(config: pytest.Config) -> Settings:
+    return config.stash[_SETTINGS]
+
+
+def get_lab(config: pytest.Config) -> Lab:
+    """The session's Lab. What it says about long steps goes to the terminal where there is one."""
+    if _LAB not in config.stash:
+        from pytest_trt.lab import Lab
+        from pytest_trt.plugin.progress import progress_line
+
+        config.stash[_LAB] = Lab(get_settings(config), config.rootpath, progress_line(config))
+    return config.stash[_LAB]
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return header(config) if _concerns_us(config) else []
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    ours = any(item.get_closest_marker("trt") for item in items)
+    return header(config) if ours and _HEADER_SHOWN not in config.stash else []
+
+
+def _concerns_us(config: pytest.Config) -> bool:
+    """A guess from names alone: probing a GPU costs seconds, which an unrelated run must not pay."""
+    if any(config.getoption(f"trt_{option.name}") is not None for option in options()):
+        return True
+    for argument in config.args:
+        path = Path(str(argument).partition("::")[0])
+        if path.suffix == ".onnx" or path.name == "trt.toml" or (path / "trt.toml").is_file():
+            return True
+        with suppress(OSError):
+            if next(path.glob("*/trt.toml"), None):
+                return True
+    return False
+
+
+def header(config: pytest.Config) -> list[str]:
+    """Say what will run the engines and why, what is cached where, and every variable that is set."""
+    from pytest_trt.artifacts.maintenance import describe
+
+    config.stash[_HEADER_SHOWN] = True
+    settings, lab = get_settings(config), get_lab(config)
+    lines = []
+    try:
+        for name in lab.backend_names:
+            environment = lab.environment(name)
+            libraries = ", ".join(
+                f"{k} {v}" for k, v in environment.libraries if k in ("tensorrt", "onnxruntime", "fake")
+            )
+            lines.append(f"trt: backend {name} ({libraries}) on {environment.device}{_why(name, settings)}")
+    except TrtError as error:
+        lines.append(f"trt: {error.message}")
+    lines.append(f"trt: cache {settings.cache} {describe(lab.store)}; baselines {lab.baselines.root}")
+    variables = sorted(name for name in os.environ if name.startswith("PYTEST_TRT_"))
+    if variables:
+        lines.append("trt: " + ", ".join(f"{name}={os.environ[name]}" for name in variables))
+    lines += [f"trt: {name} is no option, {hint}" for name, hint in unknown_variables(os.environ).items()]
+    return lines
+
+
+def _why(name: str, settings: Settings) -> str:
+    if name == "fake":
+        return " - SIMULATED, nothing is built or timed"
+    if name == "onnxruntime-cpu" and not settings.backend:
+        from pytest_trt.backends import get_backend
+
+        return f" - the embedded default; TensorRT is not used: {get_backend('tensorrt').probe().reason}"
+    return ""

@@ -1,0 +1,79 @@
+"""Running one part of a case inside a test: outcomes go into the record, failures print as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from pytest_trt.errors import Failure, LatencyFailure, TrtError, UnsupportedError
+
+if TYPE_CHECKING:
+    from pytest_trt.record import Record
+
+__all__ = ["RECORDS", "Part", "add_record", "judge_states", "run_part"]
+
+RECORDS = pytest.StashKey["list[Record]"]()
+_T = TypeVar("_T")
+
+
+class Part(str, Enum):
+    """What an item of a case does."""
+
+    ACCURACY = "accuracy"
+    LATENCY = "latency"
+
+
+def add_record(item: pytest.Item, record: Record) -> None:
+    """Attach *record* to *item*; the reporting module sends it on with the item's report."""
+    item.stash.setdefault(RECORDS, []).append(record)
+
+
+def run_part(record: Record, part: Part, act: Callable[[], _T]) -> _T:
+    """Run *act* and note its outcome.
+
+    | act                    | outcome  | test    |
+    |------------------------|----------|---------|
+    | returns                | passed, inconclusive | passes |
+    | raises UnsupportedError| skipped  | skipped |
+    | raises Failure         | failed   | fails   |
+    | raises TrtError        | error    | fails   |
+    """
+    __tracebackhide__ = True
+    name = part.value
+    try:
+        result = act()
+    except UnsupportedError as error:
+        record.outcomes[name], record.messages[name] = "skipped", error.message
+        pytest.skip(error.message)
+    except Failure as failure:
+        record.outcomes[name], record.messages[name] = "failed", failure.summary
+        raise
+    except TrtError as error:
+        record.outcomes[name], record.messages[name] = "error", error.message
+        pytest.fail(str(error), pytrace=False)
+    inconclusive = part is Part.LATENCY and (record.verdict or {}).get("outcome") == "inconclusive"
+    record.outcomes[name] = "inconclusive" if inconclusive else "passed"
+    if inconclusive:
+        record.messages[name] = (record.verdict or {})["sentence"]
+    return result
+
+
+def judge_states(record: Record, *, inconclusive: str, baseline: str) -> None:
+    """Turn the states that the user declared fatal into a failure. Raises LatencyFailure."""
+    state = (record.baseline or {}).get("state")
+    if baseline == "strict" and state in ("missing", "stale"):
+        changed = "; ".join((record.baseline or {}).get("differences", []))
+        record.outcomes["latency"] = "failed"
+        raise LatencyFailure(
+            f"{record.case}: the baseline is {state}{f' ({changed})' if changed else ''}",
+            "accept       pytest … --trt-update-baselines=new",
+        )
+    if inconclusive == "fail" and record.outcomes.get("latency") == "inconclusive":
+        record.outcomes["latency"] = "failed"
+        raise LatencyFailure(
+            f"{record.case}: {record.messages['latency']}",
+            "measure longer with --trt-duration, or on a quieter machine",
+        )

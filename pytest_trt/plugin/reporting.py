@@ -1,0 +1,89 @@
+"""Records: from the item to the controller, into the summary, the files and the baselines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_trt.errors import TrtError
+from pytest_trt.plugin.options import get_lab, get_settings
+from pytest_trt.plugin.parts import RECORDS
+
+if TYPE_CHECKING:
+    from pytest_trt.record import Record
+
+_ATTRIBUTE = "trt_records"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, object, None]:
+    outcome = yield
+    records = item.stash.get(RECORDS, [])
+    if call.when == "call" and records:
+        report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's Result, untyped through the hook
+        # One string: xdist carries the report's __dict__ to the controller.
+        setattr(report, _ATTRIBUTE, json.dumps([record.to_json() for record in records]))
+        item.stash[RECORDS] = []  # a rerun starts anew
+
+
+class Collected:
+    """Lives where the terminal is: on the controller, or in the only process."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.records: list[Record] = []
+        self.lines: list[str] = []  # what was written where
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        text = getattr(report, _ATTRIBUTE, None)
+        # pytest-rerunfailures gives an attempt that will be repeated this outcome.
+        if text and str(report.outcome) != "rerun":
+            from pytest_trt.record import Record
+
+            self.records += [Record.from_json(data) for data in json.loads(text)]
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if not self.records:
+            return
+        from pytest_trt.record import merge_records
+
+        self.records = merge_records(self.records)
+        settings = get_settings(self.config)
+        try:
+            if settings.update_baselines:
+                from pytest_trt.baselines.update import update
+
+                self.lines += update(
+                    get_lab(self.config).baselines, self.records, settings.update_baselines, settings.reason
+                )
+            if settings.report:
+                from pytest_trt.report.export import write_report
+
+                write_report(self.config.rootpath / settings.report, self.records, self.config.rootpath)
+                self.lines.append(f"records written to {settings.report}")
+        except TrtError as error:
+            self.lines.append(f"ERROR: {error}")
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.records:
+            return
+        from pytest_trt.report.terminal import notes, table
+
+        terminalreporter.section("TensorRT engines" if _any_tensorrt(self.records) else "engines")
+        for line in table(self.records, width=terminalreporter._tw.fullwidth):
+            terminalreporter.write_line(line)
+        for line in [*notes(self.records), *self.lines, *(get_lab(self.config).events if self.config.stash else [])]:
+            terminalreporter.write_line(line)
+
+
+def _any_tensorrt(records: list[Record]) -> bool:
+    return any(record.case.backend == "tensorrt" for record in records)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Collected(config), "trt-collected")

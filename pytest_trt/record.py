@@ -1,0 +1,115 @@
+"""Record: one JSON row per case. Everything that the reports, baselines and history say comes from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_trt.spec.case import Case
+
+if TYPE_CHECKING:
+    from pytest_trt.accuracy.comparison import Comparison
+
+__all__ = ["SCHEMA_VERSION", "Outcome", "Record", "accuracy_section", "merge_records"]
+
+SCHEMA_VERSION = 1
+
+# Worst first: the case's outcome is the worst of its parts.
+Outcome = str
+_ORDER = ("error", "failed", "inconclusive", "passed", "skipped")
+
+
+@dataclass
+class Record:
+    """What happened to one case.
+
+    ``outcomes`` maps a part (``accuracy``, ``latency``) to ``passed failed inconclusive skipped error``;
+    ``messages`` maps a part to its one-line reason. The other fields are JSON-able sections, None where that
+    part did not run: ``environment``, ``engine`` (key, cached or built, seconds, bytes, what really happened),
+    ``precision`` (native or simulated, the recipe's notes), ``inputs`` (origin, synthetic), ``accuracy``,
+    ``latency``, ``verdict``, ``baseline`` (its state).
+    """
+
+    case: Case
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, Any] | None = None
+    engine: dict[str, Any] | None = None
+    precision: dict[str, Any] | None = None
+    inputs: dict[str, Any] | None = None
+    accuracy: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None
+    verdict: dict[str, Any] | None = None
+    baseline: dict[str, Any] | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst of the parts' outcomes; ``skipped`` when none ran."""
+        return min(self.outcomes.values(), key=_ORDER.index, default="skipped")
+
+    @property
+    def simulated(self) -> str | None:
+        """Why this case's numbers are simulated, or None."""
+        return (self.precision or {}).get("simulated")
+
+    def to_json(self) -> dict[str, Any]:
+        sections = {name: getattr(self, name) for name in _SECTIONS}
+        return {
+            "id": self.case.id,
+            "case": self.case.to_json(),
+            "outcome": self.outcome,
+            "outcomes": self.outcomes,
+            "messages": self.messages,
+            **sections,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Record:
+        case = Case(**{**data["case"], "tactics": tuple(data["case"]["tactics"])})
+        return cls(case, data["outcomes"], data["messages"], **{name: data[name] for name in _SECTIONS})
+
+    def merge(self, other: Record) -> None:
+        """Take in another part of the same case. A section that both have is *other*'s, except that a
+        freshly built engine stays visible: the second part always finds it cached."""
+        self.outcomes.update(other.outcomes)
+        self.messages.update(other.messages)
+        for name in _SECTIONS:
+            theirs, mine = getattr(other, name), getattr(self, name)
+            if theirs is not None and not (name == "engine" and mine and mine.get("fresh")):
+                setattr(self, name, theirs)
+
+
+_SECTIONS = ("environment", "engine", "precision", "inputs", "accuracy", "latency", "verdict", "baseline")
+
+
+def merge_records(records: Iterable[Record]) -> list[Record]:
+    """Merge the parts of each case, keeping the order in which cases first appear."""
+    merged: dict[str, Record] = {}
+    for record in records:
+        if record.case.id in merged:
+            merged[record.case.id].merge(record)
+        else:
+            merged[record.case.id] = record
+    return list(merged.values())
+
+
+def accuracy_section(comparison: Comparison) -> dict[str, Any]:
+    """The ``accuracy`` section of a record: per output the figures that reports and baselines use."""
+    outputs = {}
+    for output in comparison.outputs:
+        row: dict[str, Any] = {
+            "ok": output.ok,
+            "problems": [p.text for p in output.problems],
+            "tolerance": output.tolerance.to_json(),
+        }
+        if output.metrics is not None:
+            metrics = output.metrics.to_json()
+            row |= {
+                k: metrics[k] for k in ("count", "mismatched", "mean_abs", "rmse", "expected_rms", "cosine", "snr_db")
+            }
+            row |= {k: (metrics.get(k) or {}).get("value") for k in ("max_abs", "max_rel")}
+        if output.ranking is not None:
+            row |= output.ranking.to_json()
+        outputs[output.name] = row
+    return {"ok": comparison.ok, "samples": comparison.samples, "summary": comparison.summary, "outputs": outputs}

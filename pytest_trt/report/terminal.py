@@ -1,0 +1,135 @@
+"""Records -> lines of text: one row per case, then what a reader must know about them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_trt.record import Record
+
+__all__ = ["notes", "table"]
+
+_COLUMNS = ("case", "engine", "max abs", "cosine", "top-1", "median ms", "p95 ms", "vs baseline", "result")
+
+
+def table(records: Sequence[Record], width: int) -> list[str]:
+    """The summary table, one row per case, at most *width* columns wide but never so narrow that ids are cut."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in _COLUMNS:
+        grid.add_column(
+            name, justify="left" if name in ("case", "engine", "vs baseline", "result") else "right", no_wrap=True
+        )
+    for record in records:
+        grid.add_row(*row(record))
+    stream = io.StringIO()
+    Console(file=stream, width=max(width, 140), force_terminal=False, highlight=False, markup=False, emoji=False).print(
+        grid
+    )
+    return [line.rstrip() for line in stream.getvalue().splitlines() if line.strip()]
+
+
+def row(record: Record) -> tuple[str, ...]:
+    """The cells of one record, in the order of the header."""
+    outputs = ((record.accuracy or {}).get("outputs") or {}).values()
+    summary = (record.latency or {}).get("summary", {})
+    return (
+        record.case.id + (" *" if record.simulated else ""),
+        _engine(record.engine),
+        _worst(outputs, "max_abs", max, "{:.2e}"),
+        _worst(outputs, "cosine", min, "{:.6f}"),
+        _worst(outputs, "top1", min, "{:.3f}"),
+        _number(summary.get("median_ms"), "{:.4g}"),
+        _number(summary.get("p95_ms"), "{:.4g}"),
+        _baseline(record),
+        _result(record),
+    )
+
+
+def _engine(engine: dict[str, Any] | None) -> str:
+    if not engine:
+        return "-"
+    return f"built {engine.get('build_seconds', 0):.1f} s" if engine.get("fresh") else "cached"
+
+
+def _worst(outputs: Any, key: str, pick: Any, form: str) -> str:
+    values = [o[key] for o in outputs if isinstance(o.get(key), (int, float))]
+    return form.format(pick(values)) if values else "-"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _baseline(record: Record) -> str:
+    state: str = (record.baseline or {}).get("state", "-")
+    if record.verdict is None:
+        return state
+    change = f"{record.verdict['ratio'] - 1:+.1%}"
+    return change if state == "current" else f"{change} ({state})"
+
+
+def _result(record: Record) -> str:
+    if record.outcome == "passed" and set(record.outcomes) == {"accuracy", "latency"}:
+        return "passed"
+    return ", ".join(f"{part} {outcome}" for part, outcome in sorted(record.outcomes.items())) or "-"
+
+
+def notes(records: Sequence[Record]) -> list[str]:
+    """What the table cannot say: simulations, synthetic inputs, baselines, the cache, noise."""
+    lines = []
+    for reason in dict.fromkeys(r.simulated for r in records if r.simulated):
+        lines.append(f"* simulated: {reason}")
+    made = sorted({r.case.model for r in records if (r.inputs or {}).get("synthetic")})
+    if made:
+        lines.append(f"synthetic inputs (accuracy on real data is not shown): {', '.join(made)}")
+    for reason, count in _counted(
+        r.messages[p] for r in records for p, o in r.outcomes.items() if o == "skipped" and p in r.messages
+    ):
+        lines.append(f"skipped ({count}): {reason}")
+    lines += _baseline_notes(records)
+    undecided = [r for r in records if r.outcomes.get("latency") == "inconclusive" and r.verdict]
+    if undecided:
+        seen = max(r.verdict["detectable"] for r in undecided if r.verdict)
+        lines.append(
+            f"latency inconclusive ({len(undecided)}): "
+            f" the {_clocks(undecided)} clock of this machine shows a slowdown only above {seen:.0%}; not a failure"
+        )
+    engines = [r.engine for r in records if r.engine]
+    built = [e for e in engines if e.get("fresh")]
+    seconds = sum(e.get("build_seconds", 0) for e in built)
+    lines.append(f"engines: {len(built)} built in {seconds:.1f} s, {len(engines) - len(built)} from the cache")
+    return lines
+
+
+def _clocks(records: Sequence[Record]) -> str:
+    return "/".join(sorted({(r.verdict or {})["clock"] for r in records}))
+
+
+def _counted(values: Any) -> list[tuple[str, int]]:
+    counts: dict[str, int] = {}
+    for value in values:
+        counts[value] = counts.get(value, 0) + 1
+    return list(counts.items())
+
+
+def _baseline_notes(records: Sequence[Record]) -> list[str]:
+    states: dict[str, list[Record]] = {}
+    for record in records:
+        states.setdefault((record.baseline or {}).get("state", ""), []).append(record)
+    lines = []
+    if "missing" in states:
+        lines.append(
+            f"baselines: {len(states['missing'])} missing for this environment, so nothing was gated there;"
+            " record them with --trt-update-baselines=new"
+        )
+    for record in states.get("stale", [])[:1]:
+        changed = "; ".join((record.baseline or {}).get("differences", []))
+        lines.append(f"baselines: {len(states['stale'])} stale, compared but not gated ({changed})")
+    if "new" in states:
+        lines.append(f"baselines: {len(states['new'])} new")
+    return lines

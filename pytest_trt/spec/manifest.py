@@ -1,0 +1,234 @@
+"""Manifest: a model folder's ``trt.toml``, or a bare ``.onnx`` file, as one frozen value."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_trt.errors import ManifestError, nearest
+from pytest_trt.spec.precision import PRECISIONS
+from pytest_trt.spec.shapes import Profile, ShapeRange
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["MANIFEST_NAME", "Manifest"]
+
+MANIFEST_NAME = "trt.toml"
+
+# table -> key -> type; a table of None holds names the user chooses. The one place that says what is allowed.
+_SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
+    "model": {
+        "name": (str,),
+        "path": (str,),
+        "source": (str,),
+        "args": (dict,),
+        "variant": (str,),
+        "requires": (list,),
+    },
+    "inputs": {"file": (str,), "source": (str,), "labels": (str,), "range": (dict,), "allow_nonfinite": (bool,)},
+    "build": {"workspace_mb": (int,), "optimization_level": (int,)},
+    "latency": {"threshold": (int, float)},
+    "run": {"precisions": (list,), "profiles": (list,)},
+}
+_PRECISION_KEYS: dict[str, tuple[type, ...]] = {
+    "exclude_nodes": (list,),
+    "exclude_ops": (list,),
+    "calibration": (str,),
+    "percentile": (int, float),
+    "samples": (int,),
+}
+_TABLES = (*_SCHEMA, "profiles", "precision", "tolerance", "variants")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a model before it is loaded.
+
+    Exactly one of ``path`` and ``source`` is set. Paths are absolute; ``source`` is ``FILE:CALLABLE`` with FILE
+    inside the folder. ``profiles`` may be empty: then one is derived from the model's inputs.
+    """
+
+    name: str
+    folder: Path
+    file: Path  # trt.toml or the bare .onnx: where messages point
+    path: Path | None = None
+    source: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    inputs_file: Path | None = None
+    inputs_source: str | None = None
+    labels: str | None = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    allow_nonfinite: bool = False
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    precision: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tolerance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    threshold: float | None = None
+    workspace_bytes: int | None = None
+    optimization_level: int | None = None
+    precisions: tuple[str, ...] = ("fp32",)
+    default_profiles: tuple[str, ...] = ()
+    variant: str | None = None
+
+    @classmethod
+    def bare(cls, path: Path) -> Manifest:
+        """A manifest for an ``.onnx`` file that has none; inputs of the ONNX model zoo's layout are found later."""
+        path = path.absolute()
+        return cls(
+            name=path.stem if path.stem != "model" else path.parent.name, folder=path.parent, file=path, path=path
+        )
+
+    @classmethod
+    def load(cls, file: Path, variant: str | None = None) -> Manifest:
+        """Read a ``trt.toml``; *variant* replaces the manifest's default overlay where it has one of that name.
+
+        Raises ManifestError that names the file, the key and the nearest known one.
+        """
+        file = file.absolute()
+        try:
+            table = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ManifestError(f"{file}: cannot be read: {error}") from error
+        return _Reader(file).manifest(table, variant)
+
+
+class _Reader:
+    """Turns one file's tables into a Manifest; holds the file's name for the messages."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def manifest(self, table: dict[str, Any], variant: str | None) -> Manifest:
+        table, chosen = self.overlay(table, variant)
+        self.check(table)
+        model, inputs = table.get("model", {}), table.get("inputs", {})
+        folder = self.file.parent
+        path, source = model.get("path"), model.get("source")
+        if path and source:
+            raise self.error("[model] has both path and source", hint="keep one: a file, or the callable that makes it")
+        if not path and not source:
+            path = "model.onnx"
+        build, run, precision = table.get("build", {}), table.get("run", {}), table.get("precision", {})
+        return Manifest(
+            name=model.get("name", folder.name),
+            folder=folder,
+            file=self.file,
+            path=self.inside(path, "model.path") if path else None,
+            source=source,
+            args=model.get("args", {}),
+            requires=tuple(model.get("requires", ())),
+            inputs_file=self.inside(inputs["file"], "inputs.file") if "file" in inputs else None,
+            inputs_source=inputs.get("source"),
+            labels=inputs.get("labels"),
+            ranges={k: self.pair(k, v) for k, v in inputs.get("range", {}).items()},
+            allow_nonfinite=inputs.get("allow_nonfinite", False),
+            profiles={k: self.profile(k, v) for k, v in table.get("profiles", {}).items()},
+            precision=precision,
+            tolerance=table.get("tolerance", {}),
+            threshold=table.get("latency", {}).get("threshold"),
+            workspace_bytes=build["workspace_mb"] * 10**6 if "workspace_mb" in build else None,
+            optimization_level=build.get("optimization_level"),
+            precisions=tuple(run.get("precisions", ("fp32",))),
+            default_profiles=tuple(run.get("profiles", ())),
+            variant=chosen,
+        )
+
+    def error(self, message: str, hint: str | None = None) -> ManifestError:
+        return ManifestError(f"{self.file}: {message}", hint=hint)
+
+    def overlay(self, table: dict[str, Any], variant: str | None) -> tuple[dict[str, Any], str | None]:
+        variants = table.pop("variants", {})
+        default = table.get("model", {}).get("variant")
+        for name, overlay in variants.items():
+            if not isinstance(overlay, dict):
+                raise self.error(f"[variants.{name}] must be a table")
+            self.check(overlay, prefix=f"variants.{name}.")
+        if default is not None and default not in variants:
+            raise self.error(f"model.variant names {default!r}", hint=nearest(default, variants))
+        chosen = variant if variant in variants else default
+        return (_merge(table, variants[chosen]) if chosen else table), chosen
+
+    def check(self, table: dict[str, Any], prefix: str = "") -> None:
+        for name, value in table.items():
+            if name not in _TABLES:
+                raise self.error(f"unknown table [{prefix}{name}]", hint=nearest(name, _TABLES))
+            if not isinstance(value, dict):
+                raise self.error(f"{prefix}{name} must be a table, not {type(value).__name__}")
+            if name in _SCHEMA:
+                self.check_keys(value, _SCHEMA[name], f"{prefix}{name}")
+            elif name in ("precision", "tolerance"):
+                for precision, keys in value.items():
+                    if precision not in PRECISIONS:
+                        raise self.error(
+                            f"unknown precision in [{prefix}{name}.{precision}]", hint=nearest(precision, PRECISIONS)
+                        )
+                    if not isinstance(keys, dict):
+                        raise self.error(f"{prefix}{name}.{precision} must be a table")
+                    if name == "precision":
+                        self.check_keys(keys, _PRECISION_KEYS, f"{prefix}precision.{precision}")
+
+    def check_keys(self, table: dict[str, Any], schema: Mapping[str, tuple[type, ...]], where: str) -> None:
+        for key, value in table.items():
+            if key not in schema:
+                raise self.error(f"unknown key {key!r} in [{where}]", hint=nearest(key, schema))
+            if not isinstance(value, schema[key]) or (isinstance(value, bool) and bool not in schema[key]):
+                wanted = " or ".join(t.__name__ for t in schema[key])
+                raise self.error(f"{where}.{key} must be {wanted}, not {type(value).__name__}")
+
+    def inside(self, relative: str, where: str) -> Path:
+        """A path of the manifest must stay in its folder: a model from elsewhere could read any file of the machine."""
+        folder = self.file.parent.resolve()
+        if not (folder / relative).resolve().is_relative_to(folder):
+            raise self.error(
+                f"{where} = {relative!r} leaves the model's folder", hint="copy the file beside the manifest"
+            )
+        return self.file.parent / relative
+
+    def pair(self, name: str, value: Any) -> tuple[float, float]:
+        if (
+            not isinstance(value, list)
+            or len(value) != 2
+            or not all(isinstance(v, (int, float)) for v in value)
+            or value[0] > value[1]
+        ):
+            raise self.error(f"inputs.range.{name} must be [low, high], both inclusive")
+        return value[0], value[1]
+
+    def profile(self, name: str, table: Any) -> Profile:
+        where = f"profiles.{name}"
+        if not isinstance(table, dict):
+            raise self.error(f"[{where}] must be a table of input = shape")
+        return Profile(name, {key: self.shapes(f"{where}.{key}", value) for key, value in table.items()})
+
+    def shapes(self, where: str, value: Any) -> ShapeRange:
+        if isinstance(value, list):
+            return ShapeRange.fixed(self.shape(where, value))
+        if not isinstance(value, dict) or set(value) != {"min", "opt", "max"}:
+            raise self.error(f"{where} must be a shape, or {{ min = […], opt = […], max = […] }}")
+        return ShapeRange(*(self.shape(f"{where}.{point}", value[point]) for point in ("min", "opt", "max")))
+
+    def shape(self, where: str, value: Any) -> tuple[int, ...]:
+        if not isinstance(value, list) or not all(
+            isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value
+        ):
+            raise self.error(f"{where} must be a list of sizes")
+        return tuple(value)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        # args belong to one callable as a whole, and so do the shapes of one profile: replaced, not mixed.
+        whole = key in ("args", "range")
+        merged[key] = (
+            _merge(merged[key], value)
+            if not whole and isinstance(value, dict) and isinstance(merged.get(key), dict)
+            else value
+        )
+    return merged

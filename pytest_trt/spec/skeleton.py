@@ -1,0 +1,100 @@
+"""The light copy of a model: the same graph without its large tensors, for onnx's checker and shape inference.
+
+A large tensor becomes a graph input of the same type and shape. Shape inference reads the values of small
+tensors only (shapes, axes, repeats), so it finds the same; and what would take seconds, or not fit into one
+protobuf message at all, takes milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pytest_trt.spec.payload import tensor_nbytes
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["light_copy"]
+
+_HEAVY_BYTES = 64 * 1024
+
+
+def light_copy(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of *proto*, whose tensors have been checked, with those above 64 KiB as graph inputs.
+
+    A tensor stays where its place allows nothing else: in a function, or in a subgraph under a name that is in
+    use elsewhere.
+    """
+    import onnx
+
+    light = onnx.ModelProto(ir_version=proto.ir_version)
+    light.opset_import.extend(proto.opset_import)
+    light.functions.extend(proto.functions)
+    light.metadata_props.extend(proto.metadata_props)
+    copy = _Copy(proto.graph)
+    light.graph.CopyFrom(copy.graph(proto.graph))
+    declared = {value.name for value in light.graph.input}
+    light.graph.input.extend(value for name, value in copy.hoisted.items() if name not in declared)
+    return light
+
+
+class _Copy:
+    def __init__(self, main: onnx.GraphProto) -> None:
+        self.main = main
+        self.hoisted: dict[str, onnx.ValueInfoProto] = {}
+        self.taken = {v.name for v in main.input} | {t.name for t in main.initializer} | set(_produced(main))
+
+    def graph(self, graph: onnx.GraphProto) -> onnx.GraphProto:
+        import onnx
+
+        light = onnx.GraphProto(name=graph.name)
+        light.input.extend(graph.input)
+        light.output.extend(graph.output)
+        light.value_info.extend(graph.value_info)
+        light.sparse_initializer.extend(graph.sparse_initializer)
+        light.initializer.extend(t for t in graph.initializer if not self.hoist(t, t.name, graph))
+        for node in graph.node:
+            value = next((a.t for a in node.attribute if node.op_type == "Constant" and a.HasField("t")), None)
+            if value is not None and len(node.output) == 1 and self.hoist(value, node.output[0], graph):
+                continue
+            if any(a.HasField("g") or a.graphs for a in node.attribute):
+                light.node.append(self.node(node))
+            else:
+                light.node.append(node)
+        return light
+
+    def node(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        import onnx
+
+        light = onnx.NodeProto(name=node.name, op_type=node.op_type, domain=node.domain, overload=node.overload)
+        light.input.extend(node.input)
+        light.output.extend(node.output)
+        for attribute in node.attribute:
+            if not attribute.HasField("g") and not attribute.graphs:
+                light.attribute.append(attribute)
+                continue
+            part = light.attribute.add(name=attribute.name, type=attribute.type)
+            if attribute.HasField("g"):
+                part.g.CopyFrom(self.graph(attribute.g))
+            part.graphs.extend(self.graph(g) for g in attribute.graphs)
+        return light
+
+    def hoist(self, tensor: onnx.TensorProto, name: str, graph: onnx.GraphProto) -> bool:
+        """Turn *tensor* into an input of the main graph if it is large and its name allows it."""
+        import onnx
+
+        if tensor.data_type == tensor.STRING or tensor_nbytes(tensor, name) <= _HEAVY_BYTES:
+            return False
+        value = onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+        if graph is not self.main:
+            used = name in self.taken or any(name == output.name for output in graph.output)
+            if used or self.hoisted.get(name, value) != value:
+                return False
+        self.hoisted[name] = value
+        return True
+
+
+def _produced(graph: onnx.GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield from node.output
