@@ -23,7 +23,7 @@ def main() -> int:
     shutil.rmtree(given.cache_dir, ignore_errors=True)
     command = [
         sys.executable, "-m", "pytest", MODELS.name, "--trt-precision=fp32,fp16,int8", "-p", "no:randomly", "-q",
-        "--no-header" if False else "-r", "fE", f"--trt-cache-dir={given.cache_dir}", f"--trt-report={given.report}",
+        "-r", "fE", f"--trt-cache-dir={given.cache_dir}", f"--trt-report={given.report}",
         "--benchmark-columns=min,median,max,rounds", "--benchmark-sort=name",
     ]  # fmt: skip
     seconds = []

@@ -209,11 +209,13 @@ def _bert_layer(
     g: Graph, x: str, name: str, param: str, mask: str, width: int, heads: int, intermediate: int, eps: float
 ) -> str:
     qkv = [
-        linear(g, x, f"{name}.attention.{part}", width, width, param=f"{param}.attention.self.{part}")
-        for part in ("query", "key", "value")
+        linear(g, x, f"{name}.attention.{part}", width, width, param=f"{param}.attention.self.{part}", gain=gain)
+        for part, gain in (("query", 2.0), ("key", 1.0), ("value", 1.0))
     ]
     context = attend(g, *qkv, f"{name}.attention", width=width, heads=heads, mask=mask)
-    out = linear(g, context, f"{name}.attention.output", width, width, param=f"{param}.attention.output.dense")
+    # Made-up attention averages over all tokens alike; at full strength every row would end up the same.
+    dense = f"{param}.attention.output.dense"
+    out = linear(g, context, f"{name}.attention.output", width, width, param=dense, gain=0.3)
     x = g.node("Add", [out, x], f"{name}.attention.residual")
     x = layer_norm(g, x, f"{name}.attention.layernorm", width, eps=eps, param=f"{param}.attention.output.LayerNorm")
     inner = gelu(

@@ -29,6 +29,7 @@ from pytest_trt.errors import (
 from pytest_trt.record import Record, accuracy_section
 from pytest_trt.settings import Settings
 from pytest_trt.spec.case import Case
+from pytest_trt.spec.default_profile import default_profile
 from pytest_trt.spec.manifest import MANIFEST_NAME, Manifest
 from pytest_trt.spec.precision import Precision, RecipeResult, apply_recipe, get_precision
 from pytest_trt.spec.shapes import Profile, Shape
@@ -64,7 +65,8 @@ class Lab:
         self._manifests: dict[str, Manifest] = {}
         self._backends: dict[str, Backend] = {}
         self._models: dict[str, Model] = {}
-        self._inputs: dict[tuple[str, str], InputSet] = {}
+        self._inputs: dict[str, InputSet | None] = {}
+        self._synthetic: dict[tuple[str, str], InputSet] = {}
         self._typed: dict[tuple[str, str], tuple[Model, RecipeResult]] = {}
         self._engine: tuple[Case, StoredEngine, Session] | None = None
 
@@ -182,41 +184,55 @@ class Lab:
         manifest, model = self.manifest(case), self.model(case.model)
         profile = manifest.profiles.get(case.profile)
         if profile is None:
-            from pytest_trt.spec.inputs import default_profile
-
-            profile = default_profile(model.inputs, self._files_of_inputs(manifest))
+            real = self._real_inputs(manifest)
+            profile = default_profile(model.inputs, real.sets if real else (), rows=manifest.inputs_file is not None)
         profile.validate(model.inputs)
         return profile
 
     def inputs(self, case: Case, shapes: Mapping[str, Shape]) -> InputSet:
         """The user's input samples, or labelled synthetic ones. Raises InputsError."""
-        from pytest_trt.artifacts.models import call_source
-        from pytest_trt.spec.inputs import InputSet, load_inputs, synthetic_inputs
+        from pytest_trt.spec.synthetic import synthetic_inputs
 
-        manifest, model = self.manifest(case), self.model(case.model)
-        source = self._files_of_inputs(manifest)
-        real = source is not None or manifest.inputs_source is not None
-        key = (case.model, "" if real else str(sorted(shapes.items())))
-        if key not in self._inputs:
+        manifest, key = self.manifest(case), (case.model, str(sorted(shapes.items())))
+        real = self._real_inputs(manifest)
+        if real is not None:
+            return real
+        if key not in self._synthetic:
+            self._synthetic[key] = synthetic_inputs(
+                self.model(case.model).inputs,
+                shapes,
+                seed=self.settings.seed,
+                ranges=manifest.ranges,
+                count=_SYNTHETIC_SAMPLES,
+            )
+        return self._synthetic[key]
+
+    def _real_inputs(self, manifest: Manifest) -> InputSet | None:
+        from pytest_trt.artifacts.models import call_source
+        from pytest_trt.spec.input_files import inputs_from_arrays, load_inputs
+
+        if manifest.name not in self._inputs:
+            model, source = self.model(manifest.name), self._files_of_inputs(manifest)
+            found = None
             if source is not None:
                 found = load_inputs(
-                    source, model.inputs, labels=manifest.labels, allow_nonfinite=manifest.allow_nonfinite
+                    source,
+                    model.inputs,
+                    labels=manifest.labels,
+                    model_outputs=model.outputs,
+                    allow_nonfinite=manifest.allow_nonfinite,
                 )
             elif manifest.inputs_source is not None:
                 arrays = call_source(manifest, manifest.inputs_source)
-                found = InputSet.from_arrays(
+                found = inputs_from_arrays(
                     arrays,
                     model.inputs,
                     origin=manifest.inputs_source,
                     labels=manifest.labels,
                     allow_nonfinite=manifest.allow_nonfinite,
                 )
-            else:
-                found = synthetic_inputs(
-                    model.inputs, shapes, seed=self.settings.seed, ranges=manifest.ranges, count=_SYNTHETIC_SAMPLES
-                )
-            self._inputs[key] = found
-        return self._inputs[key]
+            self._inputs[manifest.name] = found
+        return self._inputs[manifest.name]
 
     def _files_of_inputs(self, manifest: Manifest) -> Path | None:
         if manifest.inputs_file is not None:
@@ -349,7 +365,7 @@ class Lab:
             limit = self.settings.samples or (None if point == "opt" else _SAMPLES_AT_OTHER_CORNERS)
             samples, expected, source = self.expected(case, shapes, limit)
             found = [
-                compare(session.run(s.feeds), e, tolerance=limits, labels=_labelled(e, s), allow_nonfinite=allow)
+                compare(s.cut(session.run(s.feeds)), s.cut(e), tolerance=limits, labels=_labelled(e, s), allow_nonfinite=allow)
                 for s, e in zip(samples, expected, strict=True)
             ]
             points[point] = {

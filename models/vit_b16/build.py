@@ -29,7 +29,6 @@ def build(
     *, resolution: int, patch: int, layers: int, heads: int, width: int, classes: int, seed: int = 16
 ) -> onnx.ModelProto:
     """``image`` float32 [N, 3, resolution, resolution] → ``logits`` float32 [N, classes]."""
-    gain = (2 * layers) ** -0.5  # two residual branches a layer; together they add about what the input has
     norm = {"eps": 1e-6}
     g = blocks.Graph("vit", blocks.SeededWeights(seed))
     image = g.input("image", onnx.TensorProto.FLOAT, ["N", 3, resolution, resolution])
@@ -40,23 +39,21 @@ def build(
 
     rows = g.size(image, 0, "batch")
     shape = g.node("Concat", [rows, g.constant("token_shape", [1, width], np.int64)], "class_token.shape", axis=0)
-    token = g.node("Expand", [g.weight("class_token", (1, 1, width), std=0.5), shape], "class_token.expand")
+    token = g.node("Expand", [g.weight("class_token", (1, 1, width), std=0.1), shape], "class_token.expand")
     x = g.node("Concat", [token, x], "tokens", axis=1)
     tokens = (resolution // patch) ** 2 + 1
-    x = g.node("Add", [x, g.weight("positions", (1, tokens, width), std=0.5)], "add_positions")
+    x = g.node("Add", [x, g.weight("positions", (1, tokens, width), std=0.1)], "add_positions")
 
     for i in range(layers):
         name = f"layer{i}"
         inner = blocks.layer_norm(g, x, f"{name}.norm1", width, **norm)
         qkv = [blocks.linear(g, inner, f"{name}.attention.{part}", width, width) for part in ("query", "key", "value")]
         context = blocks.attend(g, *qkv, f"{name}.attention", width=width, heads=heads, mask=None)
-        out = blocks.linear(g, context, f"{name}.attention.output", width, width, gain=gain)
+        out = blocks.linear(g, context, f"{name}.attention.output", width, width)
         x = g.node("Add", [x, out], f"{name}.attention.residual")
         inner = blocks.layer_norm(g, x, f"{name}.norm2", width, **norm)
         inner = blocks.gelu(g, blocks.linear(g, inner, f"{name}.mlp.up", width, 4 * width), f"{name}.mlp.gelu")
-        x = g.node(
-            "Add", [x, blocks.linear(g, inner, f"{name}.mlp.down", 4 * width, width, gain=gain)], f"{name}.mlp.residual"
-        )
+        x = g.node("Add", [x, blocks.linear(g, inner, f"{name}.mlp.down", 4 * width, width)], f"{name}.mlp.residual")
     x = blocks.layer_norm(g, x, "norm", width, **norm)
     first = g.node("Gather", [x, g.constant("first_token", 0, np.int64)], "class_token.take", axis=1)
     blocks.linear(g, first, "head", width, classes, output="logits")

@@ -71,8 +71,8 @@ class Ranking:
 def rank(actual: NDArray[Any], expected: NDArray[Any], *, k: int, labels: ArrayLike | None = None) -> Ranking:
     """Compare the classes that two arrays of one shape pick along their last axis; all other axes are rows.
 
-    *labels* is one class number per row, in any shape of that many elements. Among equal values argmax is the
-    first one; a tie at rank k counts as agreement. Raises InputsError when there is no axis of at least two
+    *labels* is one class number per row, in any shape of that many elements. Among equal values
+    the first one ranks first, as argmax has it. Raises InputsError when there is no axis of at least two
     classes, or when the labels do not fit.
     """
     if actual.shape != expected.shape or actual.ndim == 0 or actual.shape[-1] < 2:
@@ -88,8 +88,10 @@ def rank(actual: NDArray[Any], expected: NDArray[Any], *, k: int, labels: ArrayL
         a_best, e_best = a.argmax(axis=-1), e.argmax(axis=-1)
         top1 += int(np.count_nonzero(a_best == e_best))
         value = np.take_along_axis(a, e_best[:, None], axis=-1)
-        better = np.count_nonzero(a > value, axis=-1)
-        topk += int(np.count_nonzero((better < k) & (value == value)[:, 0]))  # NaN is among nobody's best
+        ahead = a > value
+        ahead |= (a == value) & (np.arange(classes) < e_best[:, None])
+        # NaN is among nobody's best.
+        topk += int(np.count_nonzero((np.count_nonzero(ahead, axis=-1) < k) & (value == value)[:, 0]))
         if truth is not None:
             part = truth[start : start + step]
             actual_correct += int(np.count_nonzero(a_best == part))

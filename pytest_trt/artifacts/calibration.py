@@ -11,7 +11,6 @@ from pytest_trt.artifacts.key import Key
 from pytest_trt.artifacts.store import Store
 from pytest_trt.backends import Progress, silent
 from pytest_trt.environment import version_of
-from pytest_trt.errors import PrecisionError
 
 if TYPE_CHECKING:
     from pytest_trt.spec.inputs import Sample
@@ -75,15 +74,12 @@ def _collect(
         names = list(tensors[start : start + _TENSORS_AT_ONCE])
         computed = [name for name in names if name not in fed]
         runner = GraphRunner(model, computed) if computed else None
-        collectors = {name: make_collector(options.method, percentile=options.percentile) for name in names}
+        collectors = {
+            name: make_collector(options.method, percentile=options.percentile, tensor=name) for name in names
+        }
         for sample in samples:
             values = {**sample.feeds, **(runner.run(sample.feeds) if runner else {})}
             for name, collector in collectors.items():
-                try:
-                    collector.update(values[name])
-                except ValueError as error:
-                    raise PrecisionError(
-                        f"calibration: tensor {name!r}: {error}", hint="the model makes NaN or Inf on these inputs"
-                    ) from error
+                collector.update(values[name])
         ranges.update({name: list(collector.range()) for name, collector in collectors.items()})
     return ranges

@@ -23,7 +23,7 @@ from pytest_trt.errors import ArtifactError, CorruptEntryError
 
 __all__ = ["DirectoryStore"]
 
-# An entry can be replaced under a reader; more often than this in a row, it is damaged in some other way.
+# An entry can be replaced under a reader. After this many times in a row it counts as a miss.
 READ_ATTEMPTS = 3
 
 
@@ -157,7 +157,7 @@ class DirectoryStore:
     def _load(self, kind: str, digest: str) -> tuple[Card, dict[str, bytes]] | None:
         """Read and check one entry; None if there is none. Raises CorruptEntryError."""
         folder = self._layout.folder(kind, digest)
-        for attempt in range(READ_ATTEMPTS):
+        for _ in range(READ_ATTEMPTS):
             before = _identity(folder)
             if before is None:
                 return None
@@ -167,7 +167,7 @@ class DirectoryStore:
                 continue
             except CorruptEntryError:
                 # Evicted or replaced while it was read: that is no damage.
-                if _identity(folder) == before or attempt == READ_ATTEMPTS - 1:
+                if _identity(folder) == before:
                     raise
         return None
 

@@ -50,7 +50,8 @@ def run_part(record: Record, part: Part, act: Callable[[], _T]) -> _T:
         pytest.skip(error.message)
     except Failure as failure:
         record.outcomes[name], record.messages[name] = "failed", failure.summary
-        raise
+        # Where in this package a verdict was found says nothing; the test's own line does.
+        raise failure.with_traceback(None) from None
     except TrtError as error:
         record.outcomes[name], record.messages[name] = "error", error.message
         pytest.fail(str(error), pytrace=False)

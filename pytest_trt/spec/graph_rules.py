@@ -77,7 +77,9 @@ class _Rules:
         for schema in onnx.defs.get_all_schemas_with_history():
             self.history.setdefault(schema.domain, {}).setdefault(schema.name, []).append(schema.since_version)
         self.known: set[tuple[_Key, int]] = set()
-        self.ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in proto.graph.input if v.type.tensor_type.HasField("shape")}
+        self.ranks = {
+            v.name: len(v.type.tensor_type.shape.dim) for v in proto.graph.input if v.type.tensor_type.HasField("shape")
+        }
         self.ranks.update((t.name, len(t.dims)) for t in proto.graph.initializer)
 
     def error(self, message: str, hint: str) -> ModelError:
@@ -107,47 +109,21 @@ class _Rules:
             raise self.error(f"{what} has a name that is not UTF-8: {value!r}", "the file is damaged: export it again")
         return value
 
-    def check_calls(self) -> None:
-        """Functions must not call themselves, nor call so deep or so often that inlining explodes."""
-        if len(self.functions) != len(self.proto.functions):
-            raise self.error("two local functions have the same name", "rename one of them")
-        calls = {
-            key: [_key(n) for n in _all_nodes(function.node)] for key, function in self.functions.items()
-        }
-        size: dict[_Key, int] = {}
-        for root in calls:
-            stack = [(root, iter(calls[root]))]
-            path = [root]
-            while stack:
-                key, rest = stack[-1]
-                callee = next((c for c in rest if c in calls and c not in size), None)
-                if callee is not None:
-                    if callee in path:
-                        loop = " → ".join(name for _, name in [*path[path.index(callee) :], callee])
-                        raise self.error(f"local functions call each other in a cycle: {loop}", "ONNX has no recursion")
-                    if len(path) >= _MAX_CALL_DEPTH:
-                        raise self.error(f"its local functions call each other more than {_MAX_CALL_DEPTH} levels deep", "inline them")
-                    path.append(callee)
-                    stack.append((callee, iter(calls[callee])))
-                    continue
-                inner = [c for c in calls[key] if c in calls]
-                size[key] = len(calls[key]) + sum(size[c] for c in inner)
-                stack.pop()
-                path.pop()
-        total = sum(size.get(_key(n), 1) for n in _all_nodes(self.proto.graph.node))
-        expanded = max([total, *size.values()])
-        if expanded > _MAX_EXPANDED_NODES:
-            raise self.error(f"its local functions expand to {expanded} nodes", f"at most {_MAX_EXPANDED_NODES} are accepted")
-
     def check_function(self, function: onnx.FunctionProto) -> None:
+        for text in (function.name, function.domain, *function.output):
+            self.text(text, "a function")
         known = {self.text(name, "a function input") for name in function.input}
         self.check_nodes(function.node, self.imports(function.opset_import), known, outer=())
         for name in function.output:
             if name not in known:
-                raise self.error(f"function {function.name!r}: nothing produces its output {name!r}", nearest(name, known))
+                raise self.error(
+                    f"function {function.name!r}: nothing produces its output {name!r}", nearest(name, known)
+                )
 
     def check_graph(self, graph: onnx.GraphProto, imports: Mapping[str, int], outer: tuple[set[str], ...]) -> None:
         known: set[str] = set()
+        for text in (graph.name, *(value.name for value in graph.value_info)):
+            self.text(text, "a graph or a value")
         for value in graph.input:
             self.check_value(value, "input")
             if value.name in known:
@@ -180,7 +156,10 @@ class _Rules:
             return  # sequences and the like: Model.inputs refuses them where they would have to be fed
         tensor = value.type.tensor_type
         if tensor.elem_type not in onnx.TensorProto.DataType.values() or not (tensor.elem_type or kind == "output"):
-            raise self.error(f"{kind} {value.name!r} has element type {tensor.elem_type}, which onnx does not know", "upgrade onnx, or export again")
+            raise self.error(
+                f"{kind} {value.name!r} has element type {tensor.elem_type}, which onnx does not know",
+                "upgrade onnx, or export again",
+            )
         for dim in tensor.shape.dim:
             self.text(dim.dim_param, f"a dimension of {kind} {value.name!r}")
             if dim.dim_value < 0:
@@ -195,11 +174,14 @@ class _Rules:
         """Check operators, names and order; add what the nodes produce to *known*."""
         producers: dict[str, int] = {}
         for index, node in enumerate(nodes):
-            for text in (node.name, node.op_type, node.domain, *node.input, *node.output):
+            for text in (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output):
                 self.text(text, "a node")
             for name in filter(None, node.output):
                 if name in producers or name in known:
-                    raise self.error(f"{_title(node)} produces {name!r}, which exists already", "names are assigned once: rename one of them")
+                    raise self.error(
+                        f"{_title(node)} produces {name!r}, which exists already",
+                        "names are assigned once: rename one of them",
+                    )
                 producers[name] = index
         for index, node in enumerate(nodes):
             self.check_operator(node, imports)
@@ -219,7 +201,10 @@ class _Rules:
             return self.error(f"{title} uses {name!r}, which nothing produces", nearest(name, known | set(producers)))
         later = _title(nodes[producers[name]])
         if _depends(producers[name], index, nodes, producers):
-            return self.error(f"{title} is part of a cycle: it uses {name!r} from {later}, which depends on it", "a graph has no cycles")
+            return self.error(
+                f"{title} is part of a cycle: it uses {name!r} from {later}, which depends on it",
+                "a graph has no cycles",
+            )
         return self.error(
             f"the nodes are not sorted: {title} uses {name!r} before {later} produces it",
             "save the model in topological order (onnx_graphsurgeon's toposort, or onnx_ir's TopologicalSortPass)",
@@ -261,7 +246,9 @@ class _Rules:
         if _key(node) in (("", "Conv"), ("", "ConvTranspose")):
             for name in node.input[:2]:
                 if self.ranks.get(name, 3) < 3:
-                    raise self.error(f"{_title(node)}: {name!r} has {self.ranks[name]} dimensions", "a convolution needs 3 or more")
+                    raise self.error(
+                        f"{_title(node)}: {name!r} has {self.ranks[name]} dimensions", "a convolution needs 3 or more"
+                    )
         for attribute in node.attribute:
             name = self.text(attribute.name, f"an attribute of {_title(node)}")
             if _domain(node.domain):
@@ -272,7 +259,10 @@ class _Rules:
                 if bad:
                     raise self.error(f"{_title(node)}: {name} is {bad[0]}", f"it must be 1 to {_MAX_SIZE}")
             if name == "equation" and len(attribute.s) > _MAX_EQUATION:
-                raise self.error(f"{_title(node)}: its equation has {len(attribute.s)} characters", f"at most {_MAX_EQUATION} are accepted")
+                raise self.error(
+                    f"{_title(node)}: its equation has {len(attribute.s)} characters",
+                    f"at most {_MAX_EQUATION} are accepted",
+                )
 
 
 def _depends(start: int, on: int, nodes: Sequence[onnx.NodeProto], producers: Mapping[str, int]) -> bool:

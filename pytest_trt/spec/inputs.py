@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,28 +14,9 @@ from numpy.typing import NDArray
 from pytest_trt.errors import InputsError
 from pytest_trt.spec.shapes import Shape, format_shape
 
-if TYPE_CHECKING:
-    from pytest_trt.spec.model import TensorSpec
-
-__all__ = ["InputSet", "Sample", "fit_dtype", "numpy_dtype"]
+__all__ = ["Array", "InputSet", "Sample"]
 
 Array = NDArray[Any]
-
-# ONNX's lowercase names -> ml_dtypes' (the package comes with onnx).
-_ML_DTYPES = {
-    "bfloat16": "bfloat16",
-    "float8e4m3fn": "float8_e4m3fn",
-    "float8e4m3fnuz": "float8_e4m3fnuz",
-    "float8e5m2": "float8_e5m2",
-    "float8e5m2fnuz": "float8_e5m2fnuz",
-    "float8e8m0": "float8_e8m0fnu",
-    "float4e2m1": "float4_e2m1fn",
-    "int4": "int4",
-    "uint4": "uint4",
-    "int2": "int2",
-    "uint2": "uint2",
-}
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -88,7 +69,7 @@ class InputSet:
             for name in sorted(arrays):
                 array = np.ascontiguousarray(arrays[name])
                 digest.update(repr((kind, name, str(array.dtype), arrays[name].shape)).encode())
-                digest.update(array.reshape(-1).view(np.uint8))
+                digest.update(memoryview(array.reshape(-1).view(np.uint8)))
             digest.update(f"end {kind}".encode())
         return digest.hexdigest()
 
@@ -131,12 +112,14 @@ class InputSet:
         for index, (kind, count) in enumerate(layouts):
             if kind == "exact":
                 labels = self._labels(np.arange(starts[index], starts[index] + count))
-                yield Sample(self._feeds(index, shapes), count, count, self._title(index), labels, self._expected(index))
+                yield Sample(
+                    self._feeds(index, shapes), count, count, self._title(index), labels, self._expected(index)
+                )
             elif kind == "rows":
                 pool.append(index)
             elif kind == "stack":
                 for n in range(count):
-                    feeds = {name: self.sets[index][name][n] for name in shapes}
+                    feeds = {name: self.sets[index][name][n, ...] for name in shapes}
                     expected = _take(self._expected(index), np.array([n]), count, squeeze=True)
                     labels = self._labels(np.array([starts[index] + n]))
                     yield Sample(feeds, 1, 1, f"{self._title(index)}[{n}]", labels, expected)
@@ -187,24 +170,22 @@ class InputSet:
         return self.titles[index] if self.titles else self.origin
 
     def _misfit(self, shapes: Mapping[str, Shape]) -> InputsError:
-        feeds, rows = self.sets[0], set()
+        feeds, rows = self.sets[0], []
         for name, shape in shapes.items():
             if name not in feeds:
                 return InputsError(f"{self.origin}: has no array for input {name!r}", hint="store one under this name")
-            actual = feeds[name].shape
-            if actual != shape and actual[1:] not in (shape, shape[1:]) or not actual and shape:
-                tail = format_shape(shape[1:])
-                return InputsError(
-                    f"{self.origin}: input {name!r} is {format_shape(actual)}, but the profile asks for {format_shape(shape)}",
-                    hint=f"give {format_shape(shape)}"
-                    + (f", or rows of {tail} with a batch axis in front" if shape else "")
-                    + f", or a stack of samples, each {format_shape(shape)}; or add a profile of the stored shape",
-                )
-            rows.add(f"{name!r} {format_shape(actual)}")
+            actual, wanted = feeds[name].shape, format_shape(shape)
+            rows.append(f"{name!r} {format_shape(actual)} for {wanted}")
+            if actual == shape or (actual and actual[1:] in (shape, shape[1:])):
+                continue
+            batch = f"rows of {format_shape(shape[1:])} with a batch axis in front, " if shape else ""
+            return InputsError(
+                f"{self.origin}: input {name!r} is {format_shape(actual)}, but the profile asks for {wanted}",
+                hint=f"give {wanted}, {batch}or a stack of samples of {wanted}; or add a profile of the stored shape",
+            )
         return InputsError(
-            f"{self.origin}: the inputs do not belong to the same rows at {', '.join(f'{n!r} {format_shape(s)}' for n, s in shapes.items())}: "
-            + ", ".join(sorted(rows)),
-            hint="give every input the same number of rows (at least one) on its first axis, or stack samples: (N, *shape)",
+            f"{self.origin}: the inputs do not have the same rows: {', '.join(rows)}",
+            hint="give all inputs one number of rows (at least one) on the first axis, or stack samples: (N, *shape)",
         )
 
 
@@ -218,7 +199,11 @@ def _layout(feeds: Mapping[str, Array], shapes: Mapping[str, Shape]) -> tuple[st
     counts = {actual[0] if actual else 0 for actual, _ in pairs}
     if len(counts) != 1 or counts == {0}:
         return "misfit", 0
-    if all(len(a) == len(s) and a[1:] == s[1:] for a, s in pairs) and len({s[0] for _, s in pairs}) == 1 and pairs[0][1][0]:
+    if (
+        all(len(a) == len(s) and a[1:] == s[1:] for a, s in pairs)
+        and len({s[0] for _, s in pairs}) == 1
+        and pairs[0][1][0]
+    ):
         return "rows", counts.pop()
     if all(actual[1:] == shape for actual, shape in pairs):
         return "stack", counts.pop()
@@ -247,59 +232,10 @@ def _join_expected(parts: list[dict[str, Array] | None], counts: list[int]) -> d
     return {name: _join([part[name] for part in known]) for name in known[0]}
 
 
-def _take(expected: dict[str, Array] | None, rows: Any, total: int, *, squeeze: bool = False) -> dict[str, Array] | None:
+def _take(
+    expected: dict[str, Array] | None, rows: Any, total: int, *, squeeze: bool = False
+) -> dict[str, Array] | None:
     # Outputs that do not have one entry per row cannot be cut along with the inputs.
     if expected is None or any(not a.ndim or a.shape[0] != total for a in expected.values()):
         return None
-    return {name: array[rows][0] if squeeze else array[rows] for name, array in expected.items()}
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """Return the NumPy type of a TensorSpec's dtype, from ml_dtypes where NumPy has none.
-
-    Raises InputsError for strings, and for types that the installed ml_dtypes lacks.
-    """
-    if name in _ML_DTYPES:
-        import ml_dtypes
-
-        kind = getattr(ml_dtypes, _ML_DTYPES[name], None)
-        if kind is not None:
-            return np.dtype(kind)
-    elif name != "string":
-        try:
-            return np.dtype(name)
-        except TypeError:
-            pass
-    raise InputsError(f"inputs of type {name} cannot be fed", hint="upgrade ml_dtypes, or move that input into the model")
-
-
-def fit_dtype(array: Array, spec: TensorSpec, where: str) -> tuple[Array, str | None]:
-    """Return *array* in *spec*'s type, and a note when that took a conversion.
-
-    Only conversions of one kind that keep every value are made: int32 → int64, float16 → float32, and float64 →
-    float32 or int64 → int32 where nothing is lost. Raises InputsError for all others.
-    """
-    wanted = numpy_dtype(spec.dtype)
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype == wanted:
-        return array, None
-    if array.dtype.kind == "V" and array.dtype.names is None and spec.dtype in _ML_DTYPES and array.dtype.itemsize == wanted.itemsize:
-        return array.view(wanted), None  # np.save writes ml_dtypes' types as raw bytes
-    kinds = (_kind(array.dtype), _kind(wanted))
-    if kinds[0] == kinds[1] and kinds[0] in ("float", "int"):
-        with np.errstate(over="ignore", invalid="ignore"):
-            converted = array.astype(wanted)
-            same = np.array_equal(converted.astype(array.dtype), array, equal_nan=kinds[0] == "float")
-        # A round trip through the other signedness returns to the same bits: compare signs as well.
-        if same and not (kinds[0] == "int" and np.any((converted < 0) != (array < 0))):
-            return converted, f"{where} was converted from {array.dtype} to {spec.dtype}, without loss"
-    raise InputsError(
-        f"{where} is {array.dtype}, but the model wants {spec.dtype}, and converting would change values",
-        hint=f"store it as {spec.dtype}, scaled as the model expects (NumPy: .astype({spec.dtype!r}))",
-    )
-
-
-def _kind(dtype: np.dtype[Any]) -> str:
-    if dtype.kind in "iu" or dtype.name in ("int4", "uint4", "int2", "uint2"):
-        return "int"
-    return "float" if dtype.kind == "f" or "float" in dtype.name else dtype.kind
+    return {name: array[rows][0, ...] if squeeze else array[rows] for name, array in expected.items()}

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_trt.errors import ModelError, UnsafeModelError, nearest
+from pytest_trt.spec.external_data import resolve_external_data
 from pytest_trt.spec.graph_rules import check_graphs
-from pytest_trt.spec.payload import check_payload, iter_tensors, open_regular, resolve_external_data
+from pytest_trt.spec.payload import check_payload, iter_tensors, open_regular
 from pytest_trt.spec.skeleton import light_copy
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _check_native(proto: onnx.ModelProto, source: str) -> None:
             raise ModelError(f"{source}: {where} has external data that were not loaded", hint="load it from its file")
         check_payload(tensor, f"{source}: {where}")
     open_outputs = [value for value in proto.graph.output if not _has_shape(value)]
-    light = light_copy(proto)
+    light = _run_native(lambda: light_copy(proto), f"{source}: it cannot be copied")
     without = onnx.ModelProto()
     without.CopyFrom(light)
     del without.graph.output[:]

@@ -1,4 +1,4 @@
-"""Payload of ONNX tensors: does the data fit the declared shape, and where does external data lie?
+"""Payload of ONNX tensors: do the data fit the declared type and shape?
 
 Everything here is counted in Python integers before a byte is read or allocated, so a tensor that
 declares 2**62 elements costs nothing but an error.
@@ -7,24 +7,23 @@ declares 2**62 elements costs nothing but an error.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from math import prod
-from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-from pytest_trt.errors import ModelError, UnsafeModelError
+from pytest_trt.errors import ModelError
 
 if TYPE_CHECKING:
     import onnx
 
 __all__ = [
+    "TYPED_FIELDS",
     "check_payload",
     "iter_tensors",
     "memory_limit_bytes",
     "open_regular",
-    "resolve_external_data",
     "tensor_nbytes",
 ]
 
@@ -36,7 +35,7 @@ _BITS = {
     "FLOAT8E8M0": 8, "UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2,
     "FLOAT6E2M3": 6, "FLOAT6E3M2": 6,
 }  # fmt: skip
-_TYPED_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+TYPED_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _FIELD_OF = {
     "FLOAT": "float_data", "COMPLEX64": "float_data", "DOUBLE": "double_data", "COMPLEX128": "double_data",
     "INT64": "int64_data", "UINT32": "uint64_data", "UINT64": "uint64_data", "STRING": "string_data",
@@ -64,7 +63,7 @@ def check_payload(tensor: onnx.TensorProto, where: str) -> None:
     count = _elements(tensor, where)
     if tensor.HasField("segment"):
         raise ModelError(f"{where} is stored in segments", hint="save the model again with a current onnx")
-    typed = [field for field in _TYPED_FIELDS if len(getattr(tensor, field))]
+    typed = [field for field in TYPED_FIELDS if len(getattr(tensor, field))]
     if len(typed) + tensor.HasField("raw_data") > 1:
         fields = [*typed, "raw_data"] if tensor.HasField("raw_data") else typed
         raise ModelError(f"{where} holds its data twice ({', '.join(fields)})", hint="keep one of them")
@@ -74,7 +73,9 @@ def check_payload(tensor: onnx.TensorProto, where: str) -> None:
     else:
         field = _FIELD_OF.get(name, "int32_data")
         if typed and typed != [field]:
-            raise ModelError(f"{where} is {name.lower()} but its data lie in {typed[0]}", hint=f"they belong in {field}")
+            raise ModelError(
+                f"{where} is {name.lower()} but its data lie in {typed[0]}", hint=f"they belong in {field}"
+            )
         needed, got, unit = _entries(name, count), len(getattr(tensor, field)), f"entries of {field}"
     if got != needed:
         raise ModelError(
@@ -93,7 +94,7 @@ def _entries(name: str, count: int) -> int:
 def _type_name(tensor: onnx.TensorProto, where: str) -> str:
     import onnx
 
-    names = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    names: dict[int, str] = {number: name for name, number in onnx.TensorProto.DataType.items()}
     if tensor.data_type not in names or not tensor.data_type:
         raise ModelError(
             f"{where} has data type {tensor.data_type}, which onnx {onnx.__version__} does not know",
@@ -139,99 +140,14 @@ def _node_tensors(node: onnx.NodeProto) -> Iterator[tuple[onnx.TensorProto, str]
             yield attribute.t, where
         for tensor in attribute.tensors:
             yield tensor, where
-        for sparse in [*attribute.sparse_tensors, *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else [])]:
+        for sparse in [
+            *attribute.sparse_tensors,
+            *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
+        ]:
             yield sparse.values, f"{where} (values)"
             yield sparse.indices, f"{where} (indices)"
         for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
             yield from _graph_tensors(graph)
-
-
-class _External(NamedTuple):
-    tensor: onnx.TensorProto
-    where: str
-    file: Path
-    offset: int
-    nbytes: int
-
-
-def resolve_external_data(proto: onnx.ModelProto, folder: Path, source: str) -> None:
-    """Read all external data of *proto* into it. Only regular files below *folder* (a real path) are read.
-
-    Raises UnsafeModelError for a location outside the folder (absolute, ``..``, through a symlink) or one that
-    is no regular file; ModelError for a missing or short file, or when memory cannot hold the sum.
-    """
-    parts = []
-    for tensor, at in iter_tensors(proto):
-        if tensor.data_location == tensor.EXTERNAL:
-            parts.append(_locate(tensor, f"{source}: {at}", folder))
-    total, limit = sum(part.nbytes for part in parts), memory_limit_bytes()
-    if total > limit:
-        raise ModelError(
-            f"{source}: its external data are {total} bytes, but this machine has {limit} bytes of memory",
-            hint="check offset and length of its external tensors, or use a larger machine",
-        )
-    for part in parts:
-        _read(part)
-
-
-def _locate(tensor: onnx.TensorProto, where: str, folder: Path) -> _External:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    if not isinstance(location, str) or not location or "\0" in location:
-        raise ModelError(f"{where} is external but has no usable location", hint="export the model again")
-    # Judge the text by Windows' rules as well: a model must be refused alike on every machine.
-    parts = re.split(r"[/\\]", location)
-    if location[0] in "/\\" or PureWindowsPath(location).drive or ".." in parts:
-        raise UnsafeModelError(
-            f"{where} asks for {location!r}, outside the model's folder",
-            hint="put the file beside the model and save it with a relative location",
-        )
-    nbytes = tensor_nbytes(tensor, where)
-    numbers = {}
-    for key, default in (("offset", 0), ("length", nbytes)):
-        text = entries.get(key, str(default))
-        if not isinstance(text, str) or not re.fullmatch(r"[0-9]{1,19}", text):
-            raise ModelError(f"{where} has {key} {text!r}", hint="it must be a number of bytes ≥ 0")
-        numbers[key] = int(text)
-    if numbers["length"] != nbytes:
-        raise ModelError(
-            f"{where} needs {nbytes} bytes, but its external length is {numbers['length']}",
-            hint="shape and data do not belong together: export the model again",
-        )
-    try:
-        file = (folder / location).resolve(strict=True)
-        size = file.stat().st_size
-    except FileNotFoundError:
-        raise ModelError(f"{where}: external data file {location!r} is missing", hint=f"copy it into {folder}") from None
-    except (OSError, RuntimeError) as error:  # RuntimeError: a symlink loop before Python 3.13
-        raise ModelError(f"{where}: cannot reach {location!r}: {error}", hint=f"check the file in {folder}") from None
-    if not file.is_relative_to(folder):
-        raise UnsafeModelError(
-            f"{where}: {location!r} is a link to {file}, outside the model's folder",
-            hint=f"copy the file itself into {folder}",
-        )
-    if not stat.S_ISREG(file.stat().st_mode):
-        raise UnsafeModelError(f"{where}: {location!r} is no regular file", hint="external data must be a plain file")
-    if numbers["offset"] + nbytes > size:
-        raise ModelError(
-            f"{where} needs bytes {numbers['offset']} to {numbers['offset'] + nbytes} of {location!r}, which has {size}",
-            hint="the data file is cut off or belongs to another model: copy it again",
-        )
-    return _External(tensor, where, file, numbers["offset"], nbytes)
-
-
-def _read(part: _External) -> None:
-    try:
-        with open_regular(part.file) as file:
-            file.seek(part.offset)
-            data = file.read(part.nbytes)
-    except OSError as error:
-        raise ModelError(f"{part.where}: cannot read {part.file}: {error}", hint="check the file and its rights") from None
-    if len(data) != part.nbytes:
-        raise ModelError(f"{part.where}: {part.file} became shorter while it was read", hint="try again")
-    for field in (*_TYPED_FIELDS, "external_data", "data_location"):
-        part.tensor.ClearField(field)
-    part.tensor.raw_data = data
 
 
 def open_regular(path: Path) -> BinaryIO:

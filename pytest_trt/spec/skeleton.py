@@ -7,6 +7,7 @@ protobuf message at all, takes milliseconds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ class _Copy:
     def __init__(self, main: onnx.GraphProto) -> None:
         self.main = main
         self.hoisted: dict[str, onnx.ValueInfoProto] = {}
-        self.taken = {v.name for v in main.input} | {t.name for t in main.initializer} | set(_produced(main))
+        # Two branches may use one name for different tensors: such a name cannot move to the main graph.
+        self.uses = Counter(_defined(main))
 
     def graph(self, graph: onnx.GraphProto) -> onnx.GraphProto:
         import onnx
@@ -88,13 +90,21 @@ class _Copy:
             return False
         value = onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
         if graph is not self.main:
-            used = name in self.taken or any(name == output.name for output in graph.output)
-            if used or self.hoisted.get(name, value) != value:
+            if self.uses[name] > 1 or any(name == output.name for output in graph.output):
                 return False
         self.hoisted[name] = value
         return True
 
 
-def _produced(graph: onnx.GraphProto) -> Iterator[str]:
+def _defined(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield each name as often as *graph* and its subgraphs define it."""
+    filled = {tensor.name for tensor in graph.initializer}
+    yield from filled
+    yield from (value.name for value in graph.input if value.name not in filled)
     for node in graph.node:
         yield from node.output
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _defined(attribute.g)
+            for inner in attribute.graphs:
+                yield from _defined(inner)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.errors import InputsError, nearest
-from pytest_trt.spec.inputs import Array, InputSet, numpy_dtype
+from pytest_trt.spec.dtypes import numpy_dtype
+from pytest_trt.spec.inputs import Array, InputSet
 from pytest_trt.spec.payload import memory_limit_bytes
 from pytest_trt.spec.shapes import Shape, format_shape
 
@@ -41,14 +42,18 @@ def synthetic_inputs(
     names = [spec.name for spec in model_inputs]
     for name in ranges:
         if name not in names:
-            raise InputsError(f"a range is given for {name!r}, which is no input of the model", hint=nearest(name, names))
+            raise InputsError(
+                f"a range is given for {name!r}, which is no input of the model", hint=nearest(name, names)
+            )
     if seed < 0 or count < 1:
         raise InputsError(f"seed {seed} and count {count} are not possible", hint="take a seed ≥ 0 and a count ≥ 1")
     notes = []
     needed = 0
     for spec in model_inputs:
         if spec.name not in shapes:
-            raise InputsError(f"no shape is given for input {spec.name!r}", hint=f"the model declares {format_shape(spec.shape)}")
+            raise InputsError(
+                f"no shape is given for input {spec.name!r}", hint=f"the model declares {format_shape(spec.shape)}"
+            )
         shape = shapes[spec.name]
         if any(d < 0 for d in shape):
             raise InputsError(f"input {spec.name!r} cannot have shape {format_shape(shape)}", hint="sizes are ≥ 0")
@@ -60,8 +65,12 @@ def synthetic_inputs(
             notes.append(f"input {spec.name!r} ({spec.dtype}) is zeros and ones: no range is given for it")
     if needed > memory_limit_bytes():
         sizes = ", ".join(f"{n!r} {format_shape(shapes[n])}" for n in names)
-        raise InputsError(f"synthetic inputs ({sizes}) need {needed} bytes, more than memory holds", hint="use a smaller profile")
-    sets = tuple({s.name: _draw(s, shapes[s.name], seed, k, ranges.get(s.name)) for s in model_inputs} for k in range(count))
+        raise InputsError(
+            f"synthetic inputs ({sizes}) need {needed} bytes, more than memory holds", hint="use a smaller profile"
+        )
+    sets = tuple(
+        {s.name: _draw(s, shapes[s.name], seed, k, ranges.get(s.name)) for s in model_inputs} for k in range(count)
+    )
     titles = tuple(f"synthetic seed {seed}, sample {k}" for k in range(count))
     return InputSet(sets, f"synthetic seed {seed}", synthetic=True, notes=tuple(notes), titles=titles)
 

@@ -47,7 +47,7 @@ def test_types_are_told_apart():
 
 
 def test_one_ulp_and_one_unit_far_out_are_told_apart():
-    assert digest(x=0.1) != digest(x=math.nextafter(0.1, 1) if hasattr(math, "nextafter") else 0.10000000000000002)
+    assert digest(x=0.1) != digest(x=math.nextafter(0.1, 1))
     assert digest(x=2**53) != digest(x=2**53 + 1)
 
 

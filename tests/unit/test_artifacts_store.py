@@ -193,9 +193,8 @@ def test_a_lock_excludes_other_threads_and_says_that_it_waits(store: Store):
 
 
 def test_a_lock_cannot_be_taken_twice_by_one_thread(store: Store):
-    with store.lock("device-gpu"):
-        with pytest.raises(ArtifactError, match="already holds"), store.lock("device-gpu"):
-            pytest.fail("taken twice")
+    with store.lock("device-gpu"), pytest.raises(ArtifactError, match="already holds"), store.lock("device-gpu"):
+        pytest.fail("taken twice")
     with store.lock("device-gpu", timeout_s=0):
         pass
 

@@ -55,10 +55,11 @@ class TensorRTBackend:
         }
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> Built:
-        refused = self.support(request.precision)
-        if refused.kind == "unsupported":
-            raise UnsupportedError(refused.reason)
-        return build(self._tensorrt(), request, progress)
+        trt = self._tensorrt()
+        found = self.support(request.precision)
+        if found.kind == "unsupported":
+            raise UnsupportedError(found.reason)
+        return build(trt, request, progress)
 
     def load(self, plan: bytes, request: BuildRequest) -> TensorRTSession:
         return TensorRTSession(self._tensorrt(), plan, request)

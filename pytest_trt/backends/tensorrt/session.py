@@ -133,7 +133,7 @@ class TensorRTSession:
     def close(self) -> None:
         """Free everything. May be called twice."""
         if not self._closed:
-            self._closed = True
+            self._closed, self._ready = True, False
             self._resources.close()
 
     def __enter__(self) -> TensorRTSession:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.errors import PrecisionError
@@ -27,6 +27,7 @@ __all__ = [
     "node_label",
     "opset_of",
     "real_inputs",
+    "remove_unread",
     "rename_captures",
     "replace_nodes",
 ]
@@ -186,6 +187,18 @@ def rename_captures(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
             rename_captures(inner, outer)
         for value in graph.output:
             value.name = outer.get(value.name, value.name)
+
+
+def remove_unread(graph: onnx.GraphProto, names: Set[str]) -> None:
+    """Remove what makes those constants among *names* that nothing in *graph* reads any more."""
+    read = {v.name for v in graph.output}
+    for node in graph.node:
+        read.update(node.input, captured_names(node))
+    unread = names - read
+    for tensor in [t for t in graph.initializer if t.name in unread]:
+        graph.initializer.remove(tensor)
+    for node in [n for n in graph.node if n.output[0] in unread]:
+        graph.node.remove(node)
 
 
 def replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:

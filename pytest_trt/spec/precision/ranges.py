@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -73,6 +74,7 @@ class Histogram:
         self.zeros = 0
         self.counts = np.zeros(_BINS, dtype=np.int64)
         self.bin_width = 0.0
+        self.largest = 0.0
 
     def update(self, array: Array) -> None:
         magnitudes = _magnitudes(array, self.tensor)
@@ -81,14 +83,15 @@ class Histogram:
         self.zeros += magnitudes.size - nonzero.size
         if not nonzero.size:
             return
-        self._widen(float(nonzero.max()))
+        self.largest = max(self.largest, float(nonzero.max()))
+        self._widen()
         bins = np.minimum((nonzero / self.bin_width).astype(np.int64), _BINS - 1)
         self.counts += np.bincount(bins, minlength=_BINS)
 
-    def _widen(self, largest: float) -> None:
+    def _widen(self) -> None:
         if self.bin_width == 0:
-            self.bin_width = largest / _BINS
-        while largest > self.bin_width * _BINS:
+            self.bin_width = max(self.largest / _BINS, sys.float_info.min)
+        while self.largest > self.bin_width * _BINS:
             pairs = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.concatenate([pairs, np.zeros(_BINS // 2, dtype=np.int64)])
             self.bin_width *= 2
@@ -99,12 +102,15 @@ class Histogram:
         if not self.counts.any():
             return 0.0, 0.0
         threshold = self._percentile() if self.method == "percentile" else self._entropy()
+        threshold = min(threshold, self.largest)
         return -threshold, threshold
 
     def _percentile(self) -> float:
-        wanted = (self.zeros + int(self.counts.sum())) * self.percentile / 100 - self.zeros
+        nonzero = int(self.counts.sum())
+        wanted = min((self.zeros + nonzero) * self.percentile / 100 - self.zeros, nonzero)
         if wanted <= 0:
-            return 0.0
+            # So many zeros that the percentile is one of them: cutting everything else off helps nobody.
+            return self.largest
         cumulative = np.cumsum(self.counts)
         index = int(np.searchsorted(cumulative, wanted))
         below = int(cumulative[index - 1]) if index else 0
@@ -113,17 +119,19 @@ class Histogram:
     def _entropy(self) -> float:
         used = int(np.flatnonzero(self.counts)[-1]) + 1
         if used <= _LEVELS:
-            return self.bin_width * used
+            return self.largest
         sizes = np.arange(_LEVELS, used + 1)
         best = int(sizes[np.argmin(_divergences(self.counts.astype(np.float64), sizes))])
-        return self.bin_width * min(best + 0.5, used)
+        return self.bin_width * (best + 0.5)
 
 
 def _divergences(counts: Array, sizes: Array) -> Array:
     """Return KL(P || Q) for each clipping of the histogram *counts* to its first ``sizes[i]`` bins.
 
-    P is the clipped histogram with everything outside added to its last bin. Q is the clipped histogram
-    without that, squeezed into 128 levels and spread back evenly over those bins of a level that P fills.
+    P is the histogram clipped to those bins, with everything outside added to the last of them. Q is the
+    clipped histogram without that, squeezed into 128 levels and spread back evenly over those bins of a
+    level that P fills. Q is not scaled up to a sum of 1: what is cut off must count against it, or a
+    histogram with gaps (an image of 16 grey levels) would look best with nearly everything cut off.
     Both are constant within a level apart from P's own shape, so sums over bins become differences of
     cumulative sums: 128 terms for each size, for all sizes at once.
     """
@@ -131,7 +139,7 @@ def _divergences(counts: Array, sizes: Array) -> Array:
     sums = np.concatenate([[0.0], np.cumsum(counts)])
     filled = np.concatenate([[0], np.cumsum(counts > 0)])
     entropies = np.concatenate([[0.0], np.cumsum(_xlogx(counts))])
-    inside, outside = sums[sizes], total - sums[sizes]
+    outside = total - sums[sizes]
     last = counts[sizes - 1]
     p_log_p = entropies[sizes - 1] + _xlogx(last + outside)
 
@@ -144,11 +152,10 @@ def _divergences(counts: Array, sizes: Array) -> Array:
     level_bins[:, -1] += (last == 0) & (outside > 0)
     # Where the whole last level is empty, Q gets one count there: without it no threshold inside a gap of the
     # histogram could ever be chosen, since P without Q is an infinite divergence.
-    lonely = (level_sums[:, -1] == 0) & (outside > 0)
-    level_sums[lonely, -1] = 1.0
+    level_sums[(level_sums[:, -1] == 0) & (outside > 0), -1] = 1.0
     log_q = np.log(np.where(level_sums > 0, level_sums, 1.0) / np.maximum(level_bins, 1))
     p_log_q = np.einsum("ij,ij->i", p_levels, log_q)
-    return (p_log_p - p_log_q) / total - np.log(total) + np.log(inside + lonely)
+    return np.asarray((p_log_p - p_log_q) / total)
 
 
 def _xlogx(values: Array) -> Array:

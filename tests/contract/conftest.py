@@ -1,0 +1,37 @@
+"""Fixtures of the contract test: a TensorRT of every recorded version on a fake device."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# The doubles are modules beside this file, not part of a package.
+sys.path.insert(0, str(Path(__file__).parent))
+
+import doubles
+import fake_cuda
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A device; every allocation must be given back by the end of the test unless it says otherwise."""
+    fake = fake_cuda.FakeCuda()
+    for name, module in fake_cuda.modules(fake).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return fake
+
+
+@pytest.fixture(params=doubles.VERSIONS)
+def trt(request, cuda, monkeypatch):
+    module = doubles.make_tensorrt(request.param, cuda)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    return module
+
+
+@pytest.fixture
+def backend(trt):
+    from pytest_trt.backends.tensorrt import TensorRTBackend
+
+    return TensorRTBackend()

@@ -1,0 +1,33 @@
+"""A small project on the simulated backend, in which pytest is run as a user would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from project import write_model
+
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root directory with one model in ``models/tiny``; its cache is its own."""
+    monkeypatch.setenv("PYTEST_TRT_CACHE_DIR", str(pytester.path / "cache"))
+    # Sampling for long would only cost time: the clock of the fake backend is simulated.
+    monkeypatch.setenv("PYTEST_TRT_WARMUP", "0")
+    monkeypatch.setenv("PYTEST_TRT_DURATION", "0.001")
+    pytester.makeini("[pytest]\n")
+    write_model(pytester.path / "models" / "tiny")
+    return pytester.path
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, project: Path) -> Run:
+    """Run pytest in the project on the fake backend, in item order, without the terminal's width in the way."""
+
+    def run(*arguments: str, backend: str = "fake") -> pytest.RunResult:
+        return pytester.runpytest(f"--trt-backend={backend}", "-p", "no:randomly", "-p", "no:cacheprovider", *arguments)
+
+    return run

@@ -1,0 +1,148 @@
+"""What is collected, and what a broken manifest does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from project import MANIFEST, write_model
+
+Run = Callable[..., pytest.RunResult]
+
+
+def test_a_manifest_gives_a_model_item_and_two_items_per_case(run: Run) -> None:
+    result = run("models", "--trt-precision=fp32,fp16", "--collect-only", "-q")
+
+    lines = [line for line in result.outlines if "::" in line]
+    ids = [line.split("::", 1)[1] for line in lines]
+    assert ids == [
+        "model",
+        *(
+            f"{part}[{precision}-{profile}-fake]"
+            for profile in ("b1", "b8")
+            for precision in ("fp32", "fp16")
+            for part in ("accuracy", "latency")
+        ),
+    ]
+
+
+def test_a_bare_onnx_is_collected_only_when_it_is_named(run: Run, project: Path) -> None:
+    write_model(project / "bare", manifest=None)
+
+    walked = run("bare", "--collect-only", "-q")
+    named = run("bare/model.onnx", "--collect-only", "-q")
+
+    assert not [line for line in walked.outlines if "::" in line]
+    named.stdout.fnmatch_lines(["*bare/model.onnx::model", "*::accuracy[[]fp32-default-fake]"])
+
+
+def test_the_ini_option_names_patterns_of_models(run: Run, project: Path, pytester: pytest.Pytester) -> None:
+    write_model(project / "zoo" / "a", manifest=None)
+    pytester.makeini("[pytest]\ntrt_models = zoo/*/model.onnx\n")
+
+    result = run("zoo", "--collect-only", "-q")
+
+    result.stdout.fnmatch_lines(["*zoo/a/model.onnx::model"])
+
+
+def test_a_model_named_by_its_file_is_tested_as_its_manifest_says(run: Run) -> None:
+    result = run("models/tiny/model.onnx", "--collect-only", "-q")
+
+    result.stdout.fnmatch_lines(["*::accuracy[[]fp32-b8-fake]"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[modle]\n", "*unknown table [[]modle]*\n*did you mean 'model'?*"),
+        ("[inputs]\nfiel = 'x.npz'\n", "*unknown key 'fiel' in [[]inputs]*\n*did you mean 'file'?*"),
+        ("[tolerance.fp61]\n", "*unknown precision in [[]tolerance.fp61]*\n*did you mean 'fp16'?*"),
+        ("[model]\npath = '../other.onnx'\n", "*leaves the model's folder*"),
+        ("[model]\npath = 'a.onnx'\nsource = 'b.py:c'\n", "*both path and source*"),
+        ("[model\n", "*trt.toml: cannot be read*"),
+        ("[profiles.b1]\nx = {min = [1, 4]}\n", "*profiles.b1.x must be a shape*"),
+        ("[model]\nvariant = 'smal'\n[variants.small]\n", "*model.variant names 'smal'*\n*did you mean 'small'?*"),
+        ("[build]\nworkspace_mb = true\n", "*build.workspace_mb must be int, not bool*"),
+    ],
+)
+def test_a_wrong_manifest_is_one_failed_item_and_the_rest_goes_on(
+    run: Run, project: Path, text: str, message: str
+) -> None:
+    write_model(project / "models" / "broken", manifest=text)
+
+    result = run("models")
+
+    result.assert_outcomes(passed=5, failed=1)
+    joined = " ".join(result.outlines)
+    assert "Traceback" not in joined
+    result.stdout.fnmatch_lines(message.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("profiles", "message"),
+    [
+        ("[profiles.b1]\ny = [1, 4]\n", "*the model has no input 'y'*"),
+        ("[profiles.b1]\nx = [1, 5]\n", "*axis 1, fixed at 4*"),
+        ("[profiles.b1]\nx = [1]\n", "*has rank 1, not 2*"),
+        ("[profiles.b1]\nx = {min = [2, 4], opt = [1, 4], max = [4, 4]}\n", "*min ≤ opt ≤ max*"),
+    ],
+)
+def test_a_profile_that_does_not_fit_is_one_failed_item(run: Run, project: Path, profiles: str, message: str) -> None:
+    write_model(project / "wrong", manifest=profiles)
+
+    result = run("wrong")
+
+    result.assert_outcomes(failed=1, skipped=2)
+    result.stdout.fnmatch_lines([message])
+
+
+def test_without_the_model_item_a_broken_model_still_fails(run: Run, project: Path) -> None:
+    folder = write_model(project / "models" / "cut")
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:50])
+
+    result = run("models/cut", "-k", "accuracy")
+
+    result.assert_outcomes(failed=2, deselected=3)
+
+
+def test_a_case_with_tactics_has_them_in_its_id(run: Run) -> None:
+    result = run("models", "--trt-tactics=default;-JIT_CONVOLUTIONS", "--trt-profile=b1", "--collect-only", "-q")
+
+    ids = [line.split("::", 1)[1] for line in result.outlines if "accuracy" in line]
+    assert ids == ["accuracy[fp32-b1-fake]", "accuracy[fp32-b1[-JIT_CONVOLUTIONS]-fake]"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--trt-precision=fp61", "*unknown precision 'fp61'*"),
+        ("--trt-profile=b2", "*no collected model has a profile b2*"),
+        ("--trt-cache=wr", "*--trt-cache: cannot use 'wr'*"),
+        ("--trt-tactics=JIT", "*'JIT' is not +SOURCE or -SOURCE*"),
+        ("--trt-update-baselines=all", "*needs a reason*"),
+        ("--trt-fake=latncy=2", "*unknown fault 'latncy'*"),
+        ("--trt-threshold=x", "*--trt-threshold: cannot use 'x'*"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(run: Run, option: str, message: str) -> None:
+    result = run("models", option)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+
+
+def test_an_unavailable_backend_is_an_error_and_never_a_fallback(run: Run) -> None:
+    result = run("models", backend="tensorrt")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--trt-backend=tensorrt: *"])
+
+
+def test_a_variant_lays_over_the_manifest(run: Run, project: Path) -> None:
+    overlay = MANIFEST + "[variants.wide.model]\nname = 'wide'\n[variants.wide.profiles.b64]\nx = [64, 4]\n"
+    write_model(project / "models" / "tiny", manifest=overlay)
+
+    result = run("models", "--trt-variant=wide", "--collect-only", "-q")
+
+    result.stdout.fnmatch_lines(["*::accuracy[[]fp32-b64-fake]"])

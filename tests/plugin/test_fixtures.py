@@ -1,0 +1,95 @@
+"""The marker and the fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+Run = Callable[..., pytest.RunResult]
+
+SUITE = """
+import numpy as np
+import pytest
+
+@pytest.mark.trt("models/tiny", profiles=["b8"])
+def test_engine(trt_case, trt_engine, trt_inputs, trt_reference):
+    assert trt_case.profile == "b8"
+    outputs = trt_engine.run(trt_inputs[0].feeds)
+    np.testing.assert_allclose(outputs["y"], trt_reference[0]["y"], rtol=1e-2, atol=1e-2)
+
+@pytest.mark.trt("models/tiny")
+def test_gates(trt_check, trt_latency):
+    assert trt_check().ok
+    trt_latency(threshold=0.03)
+"""
+
+
+def test_the_axes_span_over_fixtures(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(SUITE)
+
+    result = run("--trt-precision=fp32,fp16", "test_the_axes_span_over_fixtures.py", "-v")
+
+    result.assert_outcomes(passed=6)
+    result.stdout.fnmatch_lines(["*test_engine[[]fp16-b8-fake] PASSED*", "*test_gates[[]fp32-b1-fake] PASSED*"])
+    result.stdout.fnmatch_lines(["tiny-fp16-b8-fake *"])
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ('"models/tinny"', "*there is no such model*"),
+        ("", "*takes one model*"),
+        ('"models/tiny", precisions="fp32"', "*precisions must be a list of names*"),
+        ('"models/tiny", precisions=["fp61"]', "*unknown precision 'fp61'*"),
+        ('"models/tiny", profiles=["b9"]', "*no profile 'b9'*"),
+        ('"models/tiny", threshold=-1', "*threshold=-1 must be a share*"),
+        ('"models/tiny", cosin=0.9', "*unknown tolerance 'cosin'*"),
+        ('"models/tiny", rtol=0.1', "*rtol*"),
+    ],
+)
+def test_a_wrong_marker_fails_its_test_with_one_message(
+    run: Run, pytester: pytest.Pytester, marker: str, message: str
+) -> None:
+    pytester.makepyfile(f"import pytest\n@pytest.mark.trt({marker})\ndef test_x(trt_check):\n    trt_check()\n")
+
+    result = run("--trt-profile=b1", "test_a_wrong_marker_fails_its_test_with_one_message.py")
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([message])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_a_fixture_without_the_marker_says_what_to_add(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_x(trt_engine):\n    pass\n")
+
+    result = run("test_a_fixture_without_the_marker_says_what_to_add.py")
+
+    result.assert_outcomes(failed=0, errors=1)
+    result.stdout.fnmatch_lines(["*add @pytest.mark.trt*"])
+
+
+def test_the_marker_wins_over_the_command_line_and_is_named_as_the_origin(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        @pytest.mark.trt("models/tiny", profiles=["b1"], rtol=1e-9, atol=0)
+        def test_tight(trt_check):
+            trt_check()
+        """
+    )
+
+    result = run("--trt-tolerance=rtol=1,atol=1", "--trt-fake=error=0.01", "-k", "tight")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*tolerance *rtol, atol* from @pytest.mark.trt of *test_tight*"])
+
+
+def test_a_failure_of_trt_check_shows_no_frames_of_the_plugin(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(SUITE)
+
+    result = run("--trt-fake=error=0.5", "-k", "test_gates and b1")
+
+    result.assert_outcomes(failed=1, deselected=4)
+    assert "pytest_trt/lab.py" not in result.stdout.str()
+    result.stdout.fnmatch_lines(["*trt_check()*", "*is not close to the reference*"])

@@ -1,0 +1,154 @@
+"""The gates: accuracy, latency against a baseline, and the life of a baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., pytest.RunResult]
+
+
+def report(project: Path) -> dict[str, dict[str, object]]:
+    """The records of the last run, by case id."""
+    return {r["id"]: r for r in json.loads((project / "report.json").read_text())["records"]}
+
+
+def test_outputs_that_are_close_pass(run: Run) -> None:
+    result = run("models", "--trt-precision=fp32,fp16")
+
+    result.assert_outcomes(passed=9)
+
+
+def test_outputs_that_are_not_close_say_where_and_how_to_go_on(run: Run) -> None:
+    result = run("models", "--trt-profile=b8", "--trt-fake=error=0.05", "-k", "accuracy")
+
+    result.assert_outcomes(failed=1, deselected=2)
+    result.stdout.fnmatch_lines(
+        [
+            'tiny[[]fp32, b8, fake]: output "y" is not close to the reference: *mismatched*',
+            "*mismatched * / *",
+            "*worst abs * at *",
+            "*tolerance *fp32 default*",
+            "reproduce    pytest-trt compare models/tiny --precision=fp32 --profile=b8 --backend=fake --fake=error=0.05",
+        ]
+    )
+
+
+def test_a_precision_that_the_engine_does_not_run_in_fails(run: Run) -> None:
+    result = run("models", "--trt-precision=fp16", "--trt-profile=b1", "--trt-fake=fp32=1")
+
+    result.assert_outcomes(failed=2, passed=1)
+    result.stdout.fnmatch_lines(["*the engine does not run in fp16*", "*every layer runs in float32*"])
+
+
+def test_a_missing_baseline_is_reported(run: Run, project: Path) -> None:
+    result = run("models", "--trt-report=report.json")
+
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(["*baselines: 2 missing*--trt-update-baselines=new*"])
+    assert {r["baseline"]["state"] for r in report(project).values()} == {"missing"}
+
+
+def test_the_life_of_a_baseline(run: Run, project: Path) -> None:
+    recorded = run("models", "--trt-update-baselines=new", "--trt-report=report.json")
+    assert {r["baseline"]["state"] for r in report(project).values()} == {"new"}
+    same = run("models", "--trt-report=report.json")
+    assert {r["baseline"]["state"] for r in report(project).values()} == {"current"}
+    slower = run("models", "--trt-fake=latency=1.5", "--trt-report=report.json")
+    kept = (next(project.glob("baselines/*/tiny.json"))).read_text()
+    accepted = run(
+        "models",
+        "--trt-fake=latency=1.5",
+        "--trt-update-baselines=failed",
+        "--trt-reason=a slower but exact kernel",
+    )
+    after = run("models", "--trt-fake=latency=1.5")
+
+    recorded.assert_outcomes(passed=5)
+    same.assert_outcomes(passed=5)
+    slower.assert_outcomes(passed=3, failed=2)
+    slower.stdout.fnmatch_lines(
+        ["tiny[[]fp32, b1, fake]: +50.*slower by more than 5.0%*", "baseline     * ms, recorded *"]
+    )
+    accepted.assert_outcomes(passed=3, failed=2)  # accepting never turns the run green that it happens in
+    accepted.stdout.fnmatch_lines(["*tiny-fp32-b1-fake: * ms → * ms"])
+    after.assert_outcomes(passed=5)
+    assert "a slower but exact kernel" not in kept
+    assert "a slower but exact kernel" in next(project.glob("baselines/*/tiny.json")).read_text()
+
+
+def test_a_removed_baseline_is_reported_and_strict_fails(run: Run, project: Path) -> None:
+    run("models", "--trt-update-baselines=new")
+    next(project.glob("baselines/*/tiny.json")).unlink()
+
+    lenient = run("models")
+    strict = run("models", "--trt-baseline=strict")
+
+    lenient.assert_outcomes(passed=5)
+    lenient.stdout.fnmatch_lines(["*baselines: 2 missing*"])
+    strict.assert_outcomes(passed=3, failed=2)
+    strict.stdout.fnmatch_lines(["*the baseline is missing*"])
+
+
+def test_a_baseline_of_another_version_is_stale_and_does_not_gate(run: Run, project: Path) -> None:
+    run("models", "--trt-update-baselines=new")
+    file = next(project.glob("baselines/*/tiny.json"))
+    content = json.loads(file.read_text())
+    content["environment"]["libraries"]["fake"] = "0"
+    file.write_text(json.dumps(content))
+
+    result = run("models", "--trt-fake=latency=3")
+
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(["*baselines: 2 stale, compared but not gated (fake: 0 → 1)*"])
+
+
+def test_a_broken_baseline_file_is_named(run: Run, project: Path) -> None:
+    run("models", "--trt-update-baselines=new")
+    next(project.glob("baselines/*/tiny.json")).write_text("{")
+
+    result = run("models")
+
+    result.assert_outcomes(passed=1, failed=4)
+    result.stdout.fnmatch_lines(["*tiny.json: not a baseline file*"])
+
+
+def test_accuracy_within_tolerance_but_worse_than_the_baseline_fails(run: Run) -> None:
+    run("models", "--trt-update-baselines=new")
+
+    result = run("models", "--trt-fake=error=0.00005", "-k", "accuracy")
+
+    result.assert_outcomes(failed=2, deselected=3)
+    result.stdout.fnmatch_lines(["*accuracy regressed against the baseline*", "*rmse * times the baseline's*"])
+
+
+def test_an_inconclusive_latency_warns_or_fails_as_asked(run: Run) -> None:
+    run("models", "--trt-update-baselines=new", "--trt-fake=noise=0.5")
+
+    warned = run("models", "--trt-fake=noise=0.5", "--trt-threshold=0.01")
+    failed = run("models", "--trt-fake=noise=0.5", "--trt-threshold=0.01", "--trt-inconclusive=fail")
+
+    warned.assert_outcomes(passed=5)
+    warned.stdout.fnmatch_lines(["*latency inconclusive*not a failure*"])
+    assert failed.ret == pytest.ExitCode.TESTS_FAILED
+    failed.stdout.fnmatch_lines(["*cannot tell whether slower by 1.0%*"])
+
+
+def test_latency_off_collects_no_latency_items(run: Run) -> None:
+    result = run("models", "--trt-latency=off")
+
+    result.assert_outcomes(passed=3)
+
+
+def test_a_second_run_builds_nothing(run: Run, project: Path) -> None:
+    first = run("models", "--trt-precision=fp32,int8", "--trt-report=report.json")
+    fresh = {r["engine"]["fresh"] for r in report(project).values()}
+    second = run("models", "--trt-precision=fp32,int8", "--trt-report=report.json")
+
+    first.stdout.fnmatch_lines(["engines: 4 built*, 0 from the cache"])
+    second.stdout.fnmatch_lines(["engines: 0 built*, 4 from the cache"])
+    assert fresh == {True}
+    assert {r["engine"]["fresh"] for r in report(project).values()} == {False}
