@@ -15,7 +15,11 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+
 __all__ = ["Environment", "Gpu", "cpu_name", "git_commit", "gpus", "version_of"]
+
+# Of what a backend's probe finds, the versions that a result depends on; the rest describes the device again.
+_LIBRARIES = ("tensorrt", "cuda", "onnxruntime", "fake")
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Environment:
             backend=backend,
             device=f"{gpu.name} {gpu.memory_mb} MB sm_{gpu.compute_capability.replace('.', '')}" if gpu else cpu_name(),
             driver=gpu.driver if gpu else "",
-            libraries=tuple(sorted(libraries.items())),
+            libraries=tuple(sorted((k, v) for k, v in libraries.items() if k in _LIBRARIES)),
             system=f"{platform.system()}-{platform.machine()}",
         )
 

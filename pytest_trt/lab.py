@@ -365,7 +365,13 @@ class Lab:
             limit = self.settings.samples or (None if point == "opt" else _SAMPLES_AT_OTHER_CORNERS)
             samples, expected, source = self.expected(case, shapes, limit)
             found = [
-                compare(s.cut(session.run(s.feeds)), s.cut(e), tolerance=limits, labels=_labelled(e, s), allow_nonfinite=allow)
+                compare(
+                    s.cut(session.run(s.feeds)),
+                    s.cut(e),
+                    tolerance=limits,
+                    labels=_labelled(e, s),
+                    allow_nonfinite=allow,
+                )
                 for s, e in zip(samples, expected, strict=True)
             ]
             points[point] = {

@@ -43,7 +43,8 @@ class Metrics:
 
     Sums are kept instead of means, so that merging the metrics of several samples gives what one
     measurement of all of them would give (up to float64 rounding of the sums). They run over *pairs*:
-    the positions at which both sides are finite.
+    the positions at which both sides are finite. They hold squares in float64, so they are meant for magnitudes
+    between 1e-150 and 1e150: all of float32, and any sane float64.
     """
 
     count: int  # elements

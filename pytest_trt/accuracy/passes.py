@@ -83,15 +83,21 @@ class Pass:
 
         *diff* is negative where it does not count. Overwrites *ratio* and the mask.
         """
-        np.divide(diff, abs_e, out=ratio)
         smallest = float(abs_e.min())
-        if smallest == 0:
-            undefined = np.equal(abs_e, 0, out=self.mask[: len(diff)])
-            np.copyto(ratio, 0, where=undefined)
-            np.copyto(ratio, -1, where=diff < 0)
-            undefined &= diff > 0
-            np.copyto(ratio, -1, where=undefined)
+        if smallest > 0:
+            np.divide(diff, abs_e, out=ratio)
+        else:
+            zero = np.equal(abs_e, 0, out=self.mask[: len(diff)])
+            # abs_e, and infinity where it is 0. Arithmetic, because a masked copy takes several times as long.
+            np.divide(1.0, ~zero, out=ratio)
+            ratio -= 1
+            ratio += abs_e
+            np.divide(diff, ratio, out=ratio)
+            undefined = diff > 0
+            undefined &= zero
             self.rel_undefined += int(np.count_nonzero(undefined))
+            if ratio.max() == 0:  # only then a 0 that stands for no quotient could be taken for the greatest
+                ratio[undefined | (diff < 0)] = -1
         self.offer("max_rel", ratio, offset)
         return smallest
 
@@ -181,8 +187,11 @@ class FloatPass(Pass):
             over = np.greater(diff, allowance, out=self.mask[:n])
             if found := int(np.count_nonzero(over)):
                 self.mismatched += found
-                ratio.fill(-1)
-                np.divide(diff, allowance, out=ratio, where=over)
+                np.divide(diff, allowance, out=ratio)
+                # Not above 1: 0/0 is among them, or a quotient was rounded to 1 on both sides of the limit.
+                if not ratio.max() > 1:
+                    ratio.fill(-1)
+                    np.divide(diff, allowance, out=ratio, where=over)
                 self.offer("max_excess", ratio, offset)
 
     def set_aside(self, a: Floats, e: Floats) -> Mask:
@@ -239,7 +248,7 @@ def _integers(chunk: Array) -> Array:
 def _distance(a: Array, e: Array) -> tuple[Mask, Array]:
     """Return where int64 or uint64 arrays differ, exactly, and ``|a - e|``.
 
-    The distance is exact as uint64. Only between int64 and uint64 it may exceed that, and is float64.
+    The distance is exact as uint64. Only between negative int64 and uint64 it may exceed that, and is float64.
     """
     if a.dtype == e.dtype:
         # Modulo 2**64 the difference of two int64 is right as uint64, also where int64 would overflow.
@@ -247,6 +256,8 @@ def _distance(a: Array, e: Array) -> tuple[Mask, Array]:
         distance -= np.minimum(a, e).view(np.uint64)
         return a != e, distance
     signed, unsigned = (a, e) if a.dtype == np.int64 else (e, a)
+    if signed.min() >= 0:
+        return _distance(signed.astype(np.uint64), unsigned)
     # numpy would compare the two kinds in float64, where 2**53 equals 2**53 + 1.
     different: Mask = (signed < 0) | (signed.astype(np.uint64) != unsigned)
     apart = np.abs(unsigned.astype(np.float64) - signed.astype(np.float64))

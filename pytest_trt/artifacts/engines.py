@@ -73,7 +73,11 @@ def obtain_engine(
             timings = load_timing_cache(store, backend) if timing_cache else None
             built = backend.build(replace(request, timing_cache=timings), progress)
             if timing_cache and built.timing_cache is not None:
-                save_timing_cache(store, backend, built.timing_cache)
+                try:
+                    save_timing_cache(store, backend, built.timing_cache)
+                except ArtifactError as error:
+                    # Minutes of building must not be lost because their by-product cannot be kept.
+                    progress(f"tactic timings are not kept: {error.message}")
         return _payload(built)
 
     entry = store.get_or_build(key, build, label=label)

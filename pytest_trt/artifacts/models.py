@@ -57,13 +57,8 @@ def call_source(manifest: Manifest, source: str) -> Any:
     """Run ``FILE:CALLABLE`` of the model's folder with the manifest's args.
 
     This executes code, as running the tests of a repository does. Raises ManifestError when there is no such
-    file or callable, or a package that it requires is missing, and ModelError when it fails.
+    file or callable, and ModelError with the callable's own words when it fails.
     """
-    missing = [name for name in manifest.requires if version_of(name) is None]
-    if missing:
-        raise ModelError(
-            f"{manifest.file}: {manifest.name} needs {', '.join(missing)}", hint=f"pip install {' '.join(missing)}"
-        )
     function = _find(manifest, source)
     try:
         return function(**manifest.args)

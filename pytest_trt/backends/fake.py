@@ -97,7 +97,7 @@ class FakeSession:
             from onnx.version_converter import convert_version
 
             # The evaluator knows Q/DQ from opset 19 on only; what they compute here is the same before.
-            proto = convert_version(proto, max(19, max(o.version for o in proto.opset_import if not o.domain)))
+            proto = convert_version(proto, max(19, *(o.version for o in proto.opset_import if not o.domain)))
         self._evaluator: ReferenceEvaluator | None = ReferenceEvaluator(proto)
         self._names = [spec.name for spec in model.outputs]
         self._faults = faults

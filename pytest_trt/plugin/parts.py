@@ -43,23 +43,28 @@ def run_part(record: Record, part: Part, act: Callable[[], _T]) -> _T:
     """
     __tracebackhide__ = True
     name = part.value
+    broken: TrtError
     try:
         result = act()
-    except UnsupportedError as error:
-        record.outcomes[name], record.messages[name] = "skipped", error.message
-        pytest.skip(error.message)
     except Failure as failure:
         record.outcomes[name], record.messages[name] = "failed", failure.summary
         # Where in this package a verdict was found says nothing; the test's own line does.
         raise failure.with_traceback(None) from None
     except TrtError as error:
-        record.outcomes[name], record.messages[name] = "error", error.message
-        pytest.fail(str(error), pytrace=False)
-    inconclusive = part is Part.LATENCY and (record.verdict or {}).get("outcome") == "inconclusive"
-    record.outcomes[name] = "inconclusive" if inconclusive else "passed"
-    if inconclusive:
-        record.messages[name] = (record.verdict or {})["sentence"]
-    return result
+        broken = error
+    else:
+        inconclusive = part is Part.LATENCY and (record.verdict or {}).get("outcome") == "inconclusive"
+        record.outcomes[name] = "inconclusive" if inconclusive else "passed"
+        if inconclusive:
+            record.messages[name] = (record.verdict or {})["sentence"]
+        return result
+    # Outside of the except clause, so that the cause is not printed as a chain of tracebacks.
+    record.messages[name] = broken.message
+    if isinstance(broken, UnsupportedError):
+        record.outcomes[name] = "skipped"
+        pytest.skip(broken.message)
+    record.outcomes[name] = "error"
+    pytest.fail(str(broken), pytrace=False)
 
 
 def judge_states(record: Record, *, inconclusive: str, baseline: str) -> None:

@@ -24,8 +24,9 @@ def table(records: Sequence[Record], width: int) -> list[str]:
         grid.add_column(
             name, justify="left" if name in ("case", "engine", "vs baseline", "result") else "right", no_wrap=True
         )
+    several = len({record.case.backend for record in records}) > 1
     for record in records:
-        grid.add_row(*row(record))
+        grid.add_row(*row(record, backend=several))
     stream = io.StringIO()
     Console(file=stream, width=max(width, 140), force_terminal=False, highlight=False, markup=False, emoji=False).print(
         grid
@@ -33,12 +34,13 @@ def table(records: Sequence[Record], width: int) -> list[str]:
     return [line.rstrip() for line in stream.getvalue().splitlines() if line.strip()]
 
 
-def row(record: Record) -> tuple[str, ...]:
-    """The cells of one record, in the order of the header."""
+def row(record: Record, *, backend: bool = True) -> tuple[str, ...]:
+    """The cells of one record, in the order of the header; without *backend* its name is left out of the id."""
     outputs = ((record.accuracy or {}).get("outputs") or {}).values()
     summary = (record.latency or {}).get("summary", {})
     return (
-        record.case.id + (" *" if record.simulated else ""),
+        (record.case.id if backend else record.case.id.removesuffix(f"-{record.case.backend}"))
+        + (" *" if record.simulated else ""),
         _engine(record.engine),
         _worst(outputs, "max_abs", max, "{:.2e}"),
         _worst(outputs, "cosine", min, "{:.6f}"),

@@ -117,5 +117,3 @@ def _read(part: _External) -> None:
     for field in (*TYPED_FIELDS, "external_data", "data_location"):
         part.tensor.ClearField(field)
     part.tensor.raw_data = data
-
-

@@ -1,16 +1,17 @@
 """Rules of an ONNX graph, checked in Python with names in every message.
 
 onnx's own checker knows most of them too, but says less, and some versions of it crash or never return on
-what is refused here: recursive functions, calls that double at every level, a stride of zero, an endless
-Einsum equation.
+what is refused here, such as a stride of zero or an endless Einsum equation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pytest_trt.errors import ModelError, nearest
+from pytest_trt.spec.function_calls import check_calls
+from pytest_trt.spec.nodes import NodeKey, node_key, standard_domain, subgraphs, title
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,47 +24,15 @@ __all__ = ["check_graphs"]
 _POSITIVE = ("strides", "dilations", "kernel_shape", "group", "blocksize", "num_groups", "q_num_heads", "kv_num_heads")
 _MAX_SIZE = 2**31 - 1
 _MAX_EQUATION = 256
-_MAX_CALL_DEPTH = 64
-_MAX_EXPANDED_NODES = 1_000_000
-
-_Key = tuple[str, str]  # domain, operator
 
 
 def check_graphs(proto: onnx.ModelProto, source: str) -> None:
     """Raise ModelError for the first broken rule in the main graph, its subgraphs and the local functions."""
     rules = _Rules(proto, source)
-    rules.check_calls()
+    check_calls(proto, source)
     rules.check_graph(proto.graph, rules.imports(proto.opset_import), outer=())
     for function in proto.functions:
         rules.check_function(function)
-
-
-def _domain(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
-
-
-def _key(node: onnx.NodeProto) -> _Key:
-    return _domain(node.domain), node.op_type
-
-
-def _title(node: onnx.NodeProto) -> str:
-    operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    name = node.name or next((o for o in node.output if o), "")
-    return f"node {name!r} ({operator})"
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for graph in _subgraphs(node):
-            yield from _all_nodes(graph.node)
 
 
 class _Rules:
@@ -72,11 +41,11 @@ class _Rules:
 
         self.proto = proto
         self.source = source
-        self.functions: dict[_Key, onnx.FunctionProto] = {(_domain(f.domain), f.name): f for f in proto.functions}
+        self.functions = {(standard_domain(f.domain), f.name, f.overload) for f in proto.functions}
         self.history: dict[str, dict[str, list[int]]] = {}  # domain -> operator -> opsets it changed in
         for schema in onnx.defs.get_all_schemas_with_history():
             self.history.setdefault(schema.domain, {}).setdefault(schema.name, []).append(schema.since_version)
-        self.known: set[tuple[_Key, int]] = set()
+        self.known: set[tuple[NodeKey, int]] = set()
         self.ranks = {
             v.name: len(v.type.tensor_type.shape.dim) for v in proto.graph.input if v.type.tensor_type.HasField("shape")
         }
@@ -92,7 +61,7 @@ class _Rules:
         newest = {"": onnx.defs.onnx_opset_version(), "ai.onnx.ml": onnx.defs.onnx_ml_opset_version()}
         result: dict[str, int] = {}
         for entry in entries:
-            domain = _domain(self.text(entry.domain, "an opset_import"))
+            domain = standard_domain(self.text(entry.domain, "an opset_import"))
             if result.setdefault(domain, entry.version) != entry.version:
                 raise self.error(f"two versions of domain {domain or 'ai.onnx'!r} are imported", "import one of them")
             if not 1 <= entry.version <= newest.get(domain, _MAX_SIZE):
@@ -179,7 +148,7 @@ class _Rules:
             for name in filter(None, node.output):
                 if name in producers or name in known:
                     raise self.error(
-                        f"{_title(node)} produces {name!r}, which exists already",
+                        f"{title(node)} produces {name!r}, which exists already",
                         "names are assigned once: rename one of them",
                     )
                 producers[name] = index
@@ -189,36 +158,36 @@ class _Rules:
             for name in filter(None, node.input):
                 if name not in known and not any(name in names for names in outer):
                     raise self.missing(name, index, nodes, producers, known)
-            for graph in _subgraphs(node):
+            for graph in subgraphs(node):
                 self.check_graph(graph, imports, (known, *outer))
             known.update(filter(None, node.output))
 
     def missing(
         self, name: str, index: int, nodes: Sequence[onnx.NodeProto], producers: Mapping[str, int], known: set[str]
     ) -> ModelError:
-        title = _title(nodes[index])
+        user = title(nodes[index])
         if name not in producers:
-            return self.error(f"{title} uses {name!r}, which nothing produces", nearest(name, known | set(producers)))
-        later = _title(nodes[producers[name]])
+            return self.error(f"{user} uses {name!r}, which nothing produces", nearest(name, known | set(producers)))
+        later = title(nodes[producers[name]])
         if _depends(producers[name], index, nodes, producers):
             return self.error(
-                f"{title} is part of a cycle: it uses {name!r} from {later}, which depends on it",
+                f"{user} is part of a cycle: it uses {name!r} from {later}, which depends on it",
                 "a graph has no cycles",
             )
         return self.error(
-            f"the nodes are not sorted: {title} uses {name!r} before {later} produces it",
+            f"the nodes are not sorted: {user} uses {name!r} before {later} produces it",
             "save the model in topological order (onnx_graphsurgeon's toposort, or onnx_ir's TopologicalSortPass)",
         )
 
     def check_operator(self, node: onnx.NodeProto, imports: Mapping[str, int]) -> None:
         import onnx
 
-        key = domain, operator = _key(node)
+        key = domain, operator, _ = node_key(node)
         if key in self.functions:
             return
         if domain not in imports:
             raise self.error(
-                f"{_title(node)}: the model imports no opset of domain {domain or 'ai.onnx'!r}",
+                f"{title(node)}: the model imports no opset of domain {domain or 'ai.onnx'!r}",
                 f"add it to opset_import, or correct the domain; {nearest(domain, [d or 'ai.onnx' for d in imports])}"
                 if imports
                 else "the model has no opset_import for it: export it again",
@@ -230,37 +199,37 @@ class _Rules:
         self.known.add((key, imports[domain]))
 
     def unknown(self, node: onnx.NodeProto, version: int) -> ModelError:
-        domain, operator = _key(node)
+        domain, operator, _ = node_key(node)
         since = self.history[domain].get(operator)
         if since and min(since) > version:
             return self.error(
-                f"{_title(node)} exists since opset {min(since)}, but the model imports opset {version}",
+                f"{title(node)} exists since opset {min(since)}, but the model imports opset {version}",
                 f"export the model with opset {min(since)} or newer",
             )
         return self.error(
-            f"{_title(node)} is no operator of {domain or 'ai.onnx'!r} in opset {version}",
+            f"{title(node)} is no operator of {domain or 'ai.onnx'!r} in opset {version}",
             f"{nearest(operator, self.history[domain])} A plugin or custom operator needs a domain of its own",
         )
 
     def check_attributes(self, node: onnx.NodeProto) -> None:
-        if _key(node) in (("", "Conv"), ("", "ConvTranspose")):
+        if node_key(node)[:2] in (("", "Conv"), ("", "ConvTranspose")):
             for name in node.input[:2]:
                 if self.ranks.get(name, 3) < 3:
                     raise self.error(
-                        f"{_title(node)}: {name!r} has {self.ranks[name]} dimensions", "a convolution needs 3 or more"
+                        f"{title(node)}: {name!r} has {self.ranks[name]} dimensions", "a convolution needs 3 or more"
                     )
         for attribute in node.attribute:
-            name = self.text(attribute.name, f"an attribute of {_title(node)}")
-            if _domain(node.domain):
+            name = self.text(attribute.name, f"an attribute of {title(node)}")
+            if standard_domain(node.domain):
                 continue
             if name in _POSITIVE and not attribute.ref_attr_name:
                 values = list(attribute.ints) if attribute.type == attribute.INTS else [attribute.i]
                 bad = [v for v in values if not 1 <= v <= _MAX_SIZE]
                 if bad:
-                    raise self.error(f"{_title(node)}: {name} is {bad[0]}", f"it must be 1 to {_MAX_SIZE}")
+                    raise self.error(f"{title(node)}: {name} is {bad[0]}", f"it must be 1 to {_MAX_SIZE}")
             if name == "equation" and len(attribute.s) > _MAX_EQUATION:
                 raise self.error(
-                    f"{_title(node)}: its equation has {len(attribute.s)} characters",
+                    f"{title(node)}: its equation has {len(attribute.s)} characters",
                     f"at most {_MAX_EQUATION} are accepted",
                 )
 

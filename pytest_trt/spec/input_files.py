@@ -68,7 +68,7 @@ def inputs_from_arrays(
     model_outputs: tuple[TensorSpec, ...] = (),
     allow_nonfinite: bool = False,
 ) -> InputSet:
-    """Take inputs from arrays in memory, as ``load_inputs`` takes them from an ``.npz``; *origin* says who made them."""
+    """Take inputs from memory, as ``load_inputs`` takes them from an ``.npz``; *origin* says who made them."""
     return _assemble(
         [(origin, dict(arrays))],
         model_inputs,
@@ -96,7 +96,9 @@ def _assemble(
         if labels is not None:
             label_parts.append(_labels(arrays, labels, title))
         outputs = {name: arrays.pop(name) for name in list(arrays) if name in outputs_by_name}
-        expected.append({n: _fit(a, outputs_by_name[n], f"{title}: output {n!r}", notes) for n, a in outputs.items()} or None)
+        expected.append(
+            {n: _fit(a, outputs_by_name[n], f"{title}: output {n!r}", notes) for n, a in outputs.items()} or None
+        )
         sets.append(_feeds(arrays, model_inputs, title, notes, allow_nonfinite))
     return InputSet(
         tuple(sets),

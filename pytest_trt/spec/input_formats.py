@@ -105,7 +105,8 @@ def _npy(stream: IO[bytes], size: int, where: str) -> Array:
     needed = math.prod(shape) * dtype.itemsize
     if any(d < 0 for d in shape) or len(shape) > 32 or needed != size - consumed:
         raise InputsError(
-            f"{where}: shape {'x'.join(map(str, shape))} of {dtype} needs {needed} bytes, but {size - consumed} are there",
+            f"{where}: shape {'x'.join(map(str, shape))} of {dtype} needs {needed} bytes, "
+            f"but {size - consumed} are there",
             hint=_AGAIN,
         )
     data = stream.read(needed)

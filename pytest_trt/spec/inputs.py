@@ -18,6 +18,7 @@ __all__ = ["Array", "InputSet", "Sample"]
 
 Array = NDArray[Any]
 
+
 @dataclass(frozen=True)
 class Sample:
     """Inputs for one run, all of the profile point's shape.
@@ -69,7 +70,7 @@ class InputSet:
             for name in sorted(arrays):
                 array = np.ascontiguousarray(arrays[name])
                 digest.update(repr((kind, name, str(array.dtype), arrays[name].shape)).encode())
-                digest.update(memoryview(array.reshape(-1).view(np.uint8)))
+                digest.update(array.reshape(-1).view(np.uint8).data)
             digest.update(f"end {kind}".encode())
         return digest.hexdigest()
 

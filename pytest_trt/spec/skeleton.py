@@ -89,9 +89,9 @@ class _Copy:
         if tensor.data_type == tensor.STRING or tensor_nbytes(tensor, name) <= _HEAVY_BYTES:
             return False
         value = onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
-        if graph is not self.main:
-            if self.uses[name] > 1 or any(name == output.name for output in graph.output):
-                return False
+        bound = self.uses[name] > 1 or any(name == output.name for output in graph.output)
+        if graph is not self.main and bound:
+            return False
         self.hoisted[name] = value
         return True
 

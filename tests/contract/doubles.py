@@ -435,19 +435,21 @@ class IExecutionContext:
             logger = process_logger_of(trt)
             logger.log(trt.ILogger.ERROR, "[executionContext.cpp] Error Code 1: Cask (launch failed)")
             return False
-        cuda.enqueue(self._compute)
+        # A graph keeps the shapes and addresses of the moment, as a captured kernel does.
+        shapes, addresses = dict(self._shapes), dict(self._addresses)
+        cuda.enqueue(lambda: self._compute(shapes, addresses))
         return True
 
-    def _compute(self) -> None:
+    def _compute(self, shapes: dict, addresses: dict) -> None:
         trt, cuda, engine = self._trt, self._trt._cuda, self._engine
         feeds = {}
         for value, mode in engine._tensors:
             if mode == "INPUT":
                 kind = _NUMPY[engine.get_tensor_dtype(value.name).name]
-                shape = self._shapes[value.name]
+                shape = shapes[value.name]
                 nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
-                assert cuda.holds(self._addresses[value.name], max(nbytes, 1), "device"), "an address nobody allocated"
-                raw = ctypes.string_at(self._addresses[value.name], nbytes)
+                assert cuda.holds(addresses[value.name], max(nbytes, 1), "device"), "an address nobody allocated"
+                raw = ctypes.string_at(addresses[value.name], nbytes)
                 declared = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
                 feeds[value.name] = np.frombuffer(raw, dtype=kind).reshape(shape).astype(declared)
         names = [value.name for value, mode in engine._tensors if mode == "OUTPUT"]
@@ -457,7 +459,7 @@ class IExecutionContext:
                 address = self._allocators[name].reallocate_output(name, None, content.nbytes, 256)
                 self._allocators[name].notify_shape(name, _dims(trt, content.shape))
             else:
-                address = self._addresses[name]
+                address = addresses[name]
             assert cuda.holds(address, max(content.nbytes, 1), "device")
             ctypes.memmove(address, content.tobytes(), content.nbytes)
         cuda.clock_ms += LAUNCH_MS

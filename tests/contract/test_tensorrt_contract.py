@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt.backends import BuildOptions, BuildRequest
 from pytest_trt.backends.tensorrt.versions import flag, members
-from pytest_trt.errors import BuildError, InputsError, ProfileError, RunError, UnsupportedError, UsageError
+from pytest_trt.errors import BuildError, InputsError, ModelError, ProfileError, RunError, UnsupportedError, UsageError
 from pytest_trt.spec.model import Model
 from pytest_trt.spec.precision import PRECISIONS, Precision
 from pytest_trt.spec.shapes import Profile, ShapeRange
@@ -581,3 +581,17 @@ def test_a_kernel_that_fails_later(cuda, backend):
         session.run({"x": X})
     session.close()  # must not raise: the error was told already
     assert not cuda.live
+
+
+def test_a_model_above_the_message_limit_goes_through_a_file(backend, monkeypatch):
+    small = model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "mm")],
+        [value("x", TensorProto.FLOAT, ["N", 4])],
+        [value("y", TensorProto.FLOAT, ["N", 300])],
+        [numpy_helper.from_array(np.ones((4, 300), np.float32), "w")],
+    )
+    monkeypatch.setattr("pytest_trt.spec.model._MAX_MESSAGE_BYTES", 1000)
+    with pytest.raises(ModelError):
+        small.serialized()
+    with loaded(backend, request_for(which=small)) as session:
+        np.testing.assert_allclose(session.run({"x": X})["y"], X @ np.ones((4, 300)), rtol=1e-5, atol=1e-6)

@@ -110,7 +110,7 @@ def test_floats_agree_with_the_oracle(pair, rtol, atol, allow, chunk):
         assert m.mean_abs == pytest.approx(d.mean(), rel=1e-12)
         assert m.rmse == pytest.approx(math.sqrt((d**2).mean()), rel=1e-12)
         norm = math.sqrt((x**2).sum()) * math.sqrt((y**2).sum())
-        if norm:
+        if norm > 1e-140:  # below that, squares underflow
             assert m.cosine == pytest.approx((x * y).sum() / norm, abs=1e-12)
         if (d**2).sum() and (y**2).sum():
             assert m.snr_db == pytest.approx(10 * math.log10((y**2).sum() / (d**2).sum()), abs=1e-9)
@@ -153,7 +153,7 @@ def test_integers_agree_with_python_integers(pair, chunk):
     assert (m.expected_min, m.expected_max) == (min(e, default=None), max(e, default=None))
     if distances:
         greatest = max(distances)
-        if {x.dtype.name for x in pair} >= {"uint64"} and any(x.dtype.kind == "i" for x in pair):
+        if any(x.dtype == np.uint64 for x in pair) and min(a + e) < 0:  # the one pair of types without a common one
             assert m.max_abs.value == pytest.approx(greatest, rel=1e-15)
         else:
             assert (m.max_abs.value, m.max_abs.index) == (
@@ -182,6 +182,20 @@ def test_integers_are_exact_where_float64_is_not(actual, expected, distance):
     assert m.max_abs.allowed == 0
     assert m.mean_abs == pytest.approx(distance)
     assert measure(expected, expected, rtol=0.0, atol=0.0).mismatched == 0
+
+
+def test_distances_between_signed_and_unsigned():
+    """Without a negative number they are exact; with one, what differs is at least 1 apart."""
+    exact = measure(np.array([255, 0], np.uint8), np.full(2, 2**64 - 1, np.uint64), rtol=0.0, atol=0.0)
+    assert (exact.max_abs.value, exact.max_abs.index) == (2**64 - 1, (1,))
+
+    mixed = measure(np.array([-1, 2**53]), np.array([0, 2**53 + 1], np.uint64), rtol=0.0, atol=0.0)
+    assert (mixed.mismatched, mixed.mean_abs) == (2, 1.0)
+
+
+def test_the_furthest_off_is_found_beside_0_by_0():
+    m = measure(np.array([0.0, 1.5, 3.0]), np.array([0.0, 1.0, 1.0]), rtol=0.25, atol=0.0)
+    assert (m.max_excess.value, m.max_excess.index) == (8.0, (2,))
 
 
 def test_booleans_equal_zero_and_one():

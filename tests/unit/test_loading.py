@@ -100,7 +100,8 @@ else:
         for i in range(int(sys.argv[3])):
             data = sound.copy()
             where = rng.integers(0, len(data), rng.integers(1, 4))
-            data[where] = rng.integers(0, 256, len(where)) if i % 2 else data[where] ^ (1 << rng.integers(0, 8, len(where)))
+            bits = 1 << rng.integers(0, 8, len(where))
+            data[where] = rng.integers(0, 256, len(where)) if i % 2 else data[where] ^ bits
             path.write_bytes(data.tobytes() if i % 10 else data.tobytes()[: rng.integers(1, len(data))])
             print(load(path), i, flush=True)
 """

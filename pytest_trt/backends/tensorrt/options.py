@@ -36,7 +36,7 @@ def check_options(trt: Any, options: BuildOptions) -> None:
         if name not in known:
             raise UsageError(
                 f"tactics: TensorRT {trt.__version__} has no tactic source {name!r}",
-                hint=f"{nearest(name, known)} It has: {', '.join(sorted(known))}",
+                hint=nearest(name, known),
             )
         if name in seen:
             raise UsageError(f"tactics: {name!r} is given twice")
