@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-
 __all__ = ["Environment", "Gpu", "cpu_name", "git_commit", "gpus", "version_of"]
 
 # Of what a backend's probe finds, the versions that a result depends on; the rest describes the device again.
