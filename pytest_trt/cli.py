@@ -10,7 +10,7 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,9 +140,18 @@ def _doctor(lab: Lab, given: argparse.Namespace) -> int:  # noqa: ARG001
     return PASS if usable else ENVIRONMENT
 
 
-def _cases(lab: Lab, given: argparse.Namespace) -> Iterator[Case]:
-    for path in given.model:
-        yield from lab.cases(lab.add(path))
+def _cases(lab: Lab, given: argparse.Namespace) -> list[Case]:
+    """The matrix of all models. What the command line names must exist: said before anything is built."""
+    from pytest_trt.backends import BuildOptions
+
+    settings = lab.settings
+    cases = [case for path in given.model for case in lab.cases(lab.add(path))]
+    missing = sorted({*(settings.profile or ())} - {case.profile for case in cases})
+    if missing:
+        raise UsageError(f"--profile: none of the models has a profile {', '.join(missing)}")
+    for backend, tactics in {(case.backend, case.tactics) for case in cases}:
+        lab.backend(backend).check(BuildOptions(settings.workspace, settings.opt_level, tactics))
+    return cases
 
 
 def _build(lab: Lab, given: argparse.Namespace) -> int:
@@ -165,22 +174,32 @@ def _build(lab: Lab, given: argparse.Namespace) -> int:
 
 
 def _compare(lab: Lab, given: argparse.Namespace) -> int:
-    code = NOTHING
+    code, records = NOTHING, []
     for case in _cases(lab, given):
         record = lab.record(case)
+        records.append(record)
         try:
             comparison = lab.check(case, record)
         except UnsupportedError as error:
+            record.outcomes["accuracy"], record.messages["accuracy"] = "skipped", error.message
             print(f"{case}: skipped: {error.message}\n")
             continue
         except (TrtError, Failure) as error:
+            record.outcomes["accuracy"], record.messages["accuracy"] = (
+                ("failed", error.summary) if isinstance(error, Failure) else ("error", error.message)
+            )
             print(f"FAILED {error}\n")
             code = MISMATCH
             continue
+        record.outcomes["accuracy"] = "passed"
         code = PASS if code == NOTHING else code
         print(
             f"passed {case}{' (simulated)' if record.simulated else ''}: {comparison.summary}\n\n{comparison.detail}\n"
         )
+    if lab.settings.report:
+        from pytest_trt.report.export import write_report
+
+        write_report(lab.settings.report, records, Path.cwd())
     return code
 
 
@@ -208,6 +227,8 @@ def _cache(lab: Lab, given: argparse.Namespace) -> int:
 def _baseline(lab: Lab, given: argparse.Namespace) -> int:
     if given.action == "ls":
         files = lab.baselines.files()
+        if not files:
+            print(f"pytest-trt: there are no baselines below {lab.baselines.root}", file=sys.stderr)
         for file in files:
             content = lab.baselines.load(file)
             print(f"{file}: {content['environment']['device']}, {content['environment']['backend']}")

@@ -67,6 +67,10 @@ class TrtError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
 
+    def again(self) -> TrtError:
+        """Return the same error without a traceback, to be raised another time: a traceback keeps arrays alive."""
+        return type(self)(self.message, hint=self.hint)
+
 
 class UsageError(TrtError):
     """An option, a marker argument or a manifest key is wrong."""

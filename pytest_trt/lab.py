@@ -22,6 +22,7 @@ from pytest_trt.errors import (
     BackendUnavailableError,
     LatencyFailure,
     ManifestError,
+    TrtError,
     UnsupportedError,
     UsageError,
     nearest,
@@ -65,6 +66,7 @@ class Lab:
         self._manifests: dict[str, Manifest] = {}
         self._backends: dict[str, Backend] = {}
         self._models: dict[str, Model] = {}
+        self._broken: dict[str, TrtError] = {}
         self._inputs: dict[str, InputSet | None] = {}
         self._synthetic: dict[tuple[str, str], InputSet] = {}
         self._typed: dict[tuple[str, str], tuple[Model, RecipeResult]] = {}
@@ -143,18 +145,21 @@ class Lab:
     ) -> list[Case]:
         """Span the matrix for one model; *precisions* and *profiles* are a marker's, and win.
 
-        Raises UsageError for an unknown precision, profile or backend.
+        Raises UsageError for an unknown precision, profile or backend, and for a tolerance that cannot be used.
         """
         precisions = precisions or self.settings.precision or manifest.precisions
         for name in precisions:
             get_precision(name)
-        return [
+        cases = [
             Case(manifest.name, precision, profile, backend, tactics)
             for backend in self.backend_names
             for tactics in self.settings.tactics
             for profile in self._profile_names(manifest, profiles)
             for precision in precisions
         ]
+        for case in cases:
+            self.tolerance(case)  # a wrong one must show now, not after minutes of building
+        return cases
 
     def _profile_names(self, manifest: Manifest, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
         known = tuple(manifest.profiles) or ("default",)
@@ -175,8 +180,15 @@ class Lab:
         """The untyped model, loaded or built once. Raises ModelError."""
         from pytest_trt.artifacts.models import obtain_model
 
+        if name in self._broken:
+            raise self._broken[name].again()
         if name not in self._models:
-            self._models[name] = obtain_model(self._manifests[name], self.store, self.progress)
+            try:
+                self._models[name] = obtain_model(self._manifests[name], self.store, self.progress)
+            except TrtError as error:
+                # Every case asks for it again: a large file is read, and a slow source run, once only.
+                self._broken[name] = error.again()
+                raise
         return self._models[name]
 
     def profile(self, case: Case) -> Profile:
@@ -496,8 +508,14 @@ class Lab:
             **stored.facts,
         }
         record.precision = {**(record.precision or {}), "recipe": result.notes}
-        inputs = self.inputs(case, self.profile(case).at("opt"))
-        record.inputs = {"origin": inputs.origin, "synthetic": inputs.synthetic, "notes": list(inputs.notes)}
+        shapes = self.profile(case).at("opt")
+        inputs = self.inputs(case, shapes)
+        record.inputs = {
+            "origin": inputs.origin,
+            "synthetic": inputs.synthetic,
+            "notes": list(inputs.notes),
+            "left_out": list(inputs.left_out(shapes)),
+        }
         if "not_honoured" in stored.facts:
             raise AccuracyFailure(
                 f"{case}: the engine does not run in {case.precision}",

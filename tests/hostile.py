@@ -222,9 +222,17 @@ def stride_of_zero() -> onnx.ModelProto:
     )
 
 
-@_model_case(r"equation has 50000 characters")
+@_model_case(r"of 50000 characters is not valid")
 def endless_einsum() -> onnx.ModelProto:
     return _model([helper.make_node("Einsum", ["x"], ["y"], name="einsum", equation="." * 50_000)])
+
+
+@_model_case(r"equation b'...i\\x80->...i' of 11 characters is not valid")
+def einsum_with_a_stray_byte() -> onnx.ModelProto:
+    """onnx never returns from this one."""
+    node = helper.make_node("Einsum", ["x"], ["y"], name="einsum", equation="e")
+    node.attribute[0].s = b"...i\x80->...i"
+    return _model([node])
 
 
 @_model_case(r"onnx's checker refuses it")

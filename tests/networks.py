@@ -42,7 +42,9 @@ def model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-def run(proto: onnx.ModelProto, feeds: Mapping[str, Array], *, level: str = "ORT_ENABLE_ALL", **config: str) -> list[Array]:
+def run(
+    proto: onnx.ModelProto, feeds: Mapping[str, Array], *, level: str = "ORT_ENABLE_ALL", **config: str
+) -> list[Array]:
     """Outputs of *proto* from ONNX Runtime's CPU provider. Config keys are written with ``__`` for a dot."""
     options = ort.SessionOptions()
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)

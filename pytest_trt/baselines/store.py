@@ -84,7 +84,7 @@ class BaselineStore:
                     raise TypeError("cases and environment must be objects")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise BaselineError(
-                    f"{file}: not a baseline file ({error!r})",
+                    f"{file}: not a baseline file ({type(error).__name__}: {error})",
                     hint="restore it from git, or delete it and record it anew",
                 ) from error
             self._files[file] = content

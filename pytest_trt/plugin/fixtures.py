@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_trt.errors import TrtError, UnsupportedError
+from pytest_trt.errors import TrtError
 from pytest_trt.plugin.marks import MarkOptions
 from pytest_trt.plugin.options import get_lab, get_settings
-from pytest_trt.plugin.parts import Part, add_record, run_part
+from pytest_trt.plugin.parts import Part, add_record, as_text, run_part
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.comparison import Comparison
@@ -64,25 +64,21 @@ def trt_engine(trt_lab: Lab, trt_case: Case) -> Session:
 
     It is the Lab's to close. A case that its backend cannot run skips the test with the reason.
     """
-    try:
-        return trt_lab.engine(trt_case)[1]
-    except UnsupportedError as error:
-        pytest.skip(error.message)
-    except TrtError as error:
-        pytest.fail(str(error), pytrace=False)
+    return as_text(lambda: trt_lab.engine(trt_case)[1])
 
 
 @pytest.fixture
 def trt_inputs(trt_lab: Lab, trt_case: Case) -> list[Sample]:
     """The input samples at the profile's opt shapes; ``sample.feeds`` maps input names to arrays."""
-    samples, _ = trt_lab.samples(trt_case, trt_lab.profile(trt_case).at("opt"), trt_lab.settings.samples)
-    return samples
+    limit = trt_lab.settings.samples
+    return as_text(lambda: trt_lab.samples(trt_case, trt_lab.profile(trt_case).at("opt"), limit)[0])
 
 
 @pytest.fixture
 def trt_reference(trt_lab: Lab, trt_case: Case) -> list[dict[str, Any]]:
     """The expected outputs of ``trt_inputs``, one mapping of output names to arrays per sample."""
-    return trt_lab.expected(trt_case, trt_lab.profile(trt_case).at("opt"), trt_lab.settings.samples)[1]
+    limit = trt_lab.settings.samples
+    return as_text(lambda: trt_lab.expected(trt_case, trt_lab.profile(trt_case).at("opt"), limit)[1])
 
 
 @pytest.fixture

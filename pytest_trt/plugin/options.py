@@ -56,6 +56,10 @@ def _check_names(config: pytest.Config, settings: Settings) -> None:
 
         for name in settings.precision:
             get_precision(name)
+    if settings.tolerance:
+        from pytest_trt.accuracy.tolerance import parse_tolerance
+
+        parse_tolerance(settings.tolerance)
     if settings.backend:
         from pytest_trt.backends import BuildOptions
 

@@ -13,7 +13,7 @@ from pytest_trt.errors import Failure, LatencyFailure, TrtError, UnsupportedErro
 if TYPE_CHECKING:
     from pytest_trt.record import Record
 
-__all__ = ["RECORDS", "Part", "add_record", "judge_states", "run_part"]
+__all__ = ["RECORDS", "Part", "add_record", "as_text", "judge_states", "run_part"]
 
 RECORDS = pytest.StashKey["list[Record]"]()
 _T = TypeVar("_T")
@@ -29,6 +29,19 @@ class Part(str, Enum):
 def add_record(item: pytest.Item, record: Record) -> None:
     """Attach *record* to *item*; the reporting module sends it on with the item's report."""
     item.stash.setdefault(RECORDS, []).append(record)
+
+
+def as_text(act: Callable[[], _T]) -> _T:
+    """Run *act*; what the user can act on fails the test as text, what cannot run here skips it."""
+    __tracebackhide__ = True
+    try:
+        return act()
+    except TrtError as error:
+        broken = error
+    # Outside of the except clause, so that the cause is not printed as a chain of tracebacks.
+    if isinstance(broken, UnsupportedError):
+        pytest.skip(broken.message)
+    pytest.fail(str(broken), pytrace=False)
 
 
 def run_part(record: Record, part: Part, act: Callable[[], _T]) -> _T:
@@ -58,8 +71,7 @@ def run_part(record: Record, part: Part, act: Callable[[], _T]) -> _T:
         if inconclusive:
             record.messages[name] = (record.verdict or {})["sentence"]
         return result
-    # Outside of the except clause, so that the cause is not printed as a chain of tracebacks.
-    record.messages[name] = broken.message
+    record.messages[name] = broken.message  # outside of the except clause: see as_text
     if isinstance(broken, UnsupportedError):
         record.outcomes[name] = "skipped"
         pytest.skip(broken.message)

@@ -43,4 +43,4 @@ def read_report(path: Path) -> list[Record]:
             raise UsageError(f"{path}: report schema {content['schema']} is not {SCHEMA_VERSION}")
         return [Record.from_json(data) for data in content["records"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: not a report of pytest-trt ({error!r})") from error
+        raise UsageError(f"{path}: not a report of pytest-trt ({type(error).__name__}: {error})") from error

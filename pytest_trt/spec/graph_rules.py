@@ -6,6 +6,7 @@ what is refused here, such as a stride of zero or an endless Einsum equation.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ __all__ = ["check_graphs"]
 _POSITIVE = ("strides", "dilations", "kernel_shape", "group", "blocksize", "num_groups", "q_num_heads", "kv_num_heads")
 _MAX_SIZE = 2**31 - 1
 _MAX_EQUATION = 256
+# onnx never returns from some equations outside this grammar.
+_TERM = rb"[A-Za-z ]*(\.\.\.[A-Za-z ]*)?"
+_EQUATION = re.compile(rb"%b(,%b)*(->%b)?" % (_TERM, _TERM, _TERM))
 
 
 def check_graphs(proto: onnx.ModelProto, source: str) -> None:
@@ -227,10 +231,10 @@ class _Rules:
                 bad = [v for v in values if not 1 <= v <= _MAX_SIZE]
                 if bad:
                     raise self.error(f"{title(node)}: {name} is {bad[0]}", f"it must be 1 to {_MAX_SIZE}")
-            if name == "equation" and len(attribute.s) > _MAX_EQUATION:
+            if name == "equation" and not (len(attribute.s) <= _MAX_EQUATION and _EQUATION.fullmatch(attribute.s)):
                 raise self.error(
-                    f"{title(node)}: its equation has {len(attribute.s)} characters",
-                    f"at most {_MAX_EQUATION} are accepted",
+                    f"{title(node)}: its equation {attribute.s[:50]!r} of {len(attribute.s)} characters is not valid",
+                    f"write terms of letters with at most one ... each, in {_MAX_EQUATION} characters: bij,bjk->bik",
                 )
 
 

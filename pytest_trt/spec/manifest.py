@@ -184,7 +184,11 @@ class _Reader:
     def inside(self, relative: str, where: str) -> Path:
         """A path of the manifest must stay in its folder: a model from elsewhere could read any file of the machine."""
         folder = self.file.parent.resolve()
-        if not (folder / relative).resolve().is_relative_to(folder):
+        try:
+            target = (folder / relative).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, on some versions; a NUL in the name
+            raise self.error(f"{where} = {relative!r} cannot be followed: {error}") from error
+        if not target.is_relative_to(folder):
             raise self.error(
                 f"{where} = {relative!r} leaves the model's folder", hint="copy the file beside the manifest"
             )

@@ -84,14 +84,9 @@ class Model:
 
     def _hash_in_parts(self, digest: hashlib._Hash) -> None:
         # One message cannot hold it: hash the weights one by one, then the graph without them.
-        import onnx
+        from pytest_trt.spec.precision.graph import copy_model
 
-        skeleton = onnx.ModelProto()
-        for tensor in self.proto.graph.initializer:
-            body = tensor.SerializeToString(deterministic=True)
-            digest.update(len(body).to_bytes(8, "little"))
-            digest.update(body)
-        skeleton.CopyFrom(_without_weights(self.proto))
+        skeleton = copy_model(self.proto, bulk=False)
         digest.update(skeleton.SerializeToString(deterministic=True))
 
     @property
@@ -139,23 +134,3 @@ def dtype_name(elem_type: int) -> str:
 
     name: str = onnx.TensorProto.DataType.Name(elem_type).lower()
     return {"float": "float32", "double": "float64", "bool": "bool"}.get(name, name)
-
-
-def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
-    import onnx
-
-    graph = onnx.GraphProto()
-    for descriptor, value in proto.graph.ListFields():
-        if descriptor.name == "initializer":
-            continue
-        if descriptor.is_repeated:
-            getattr(graph, descriptor.name).extend(value)
-        elif descriptor.message_type:
-            getattr(graph, descriptor.name).CopyFrom(value)
-        else:
-            setattr(graph, descriptor.name, value)
-    result = onnx.ModelProto(ir_version=proto.ir_version)
-    result.opset_import.extend(proto.opset_import)
-    result.functions.extend(proto.functions)
-    result.graph.CopyFrom(graph)
-    return result

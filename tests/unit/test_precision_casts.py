@@ -94,16 +94,24 @@ def test_a_fixed_opset_keeps_what_has_no_form_there():
 
 
 def test_an_opset_that_cannot_be_reached_is_noted_not_fatal():
-    nodes = [
-        node("Upsample", ["x", "scales"], ["u"], name="up"),
-        node("Conv", ["u", "w"], ["c"], name="conv"),
-        node("Relu", ["c"], ["y"], name="relu"),
-    ]
-    values = {"scales": np.array([1, 1, 2, 2], np.float32), "w": weights(1, 2, 2, 1, 1)}
-    proto = model(nodes, {"x": [1, 2, 4, 4]}, {"y": [1, 2, 8, 8]}, values, opset=9)
-    with pytest.raises(PrecisionError, match="nothing to do in bfloat16"):
-        recipe("bf16", proto)
-    assert recipe("fp16", proto).notes["low_nodes"] == 3
+    proto = conv_net()
+    function = helper.make_function(
+        "com.example", "Twice", ["a"], ["b"], [node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 17)]
+    )
+    proto.functions.append(function)
+    proto.opset_import.append(helper.make_opsetid("com.example", 1))
+    result = recipe("bf16", proto)
+    assert result.notes["opset_refused"].endswith("from opset 17 to 22: it has local functions")
+    assert result.notes["kept_nodes"]["conv1"] == "Conv takes bfloat16 from opset 22 on; the model has 17"
+    assert set(typed_inputs(result.proto, "gemm")) == {BFLOAT16}
+    assert len(result.proto.functions) == 1
+
+
+def test_the_converters_own_reason_is_passed_on():
+    nodes = [node("Add", ["x", "b"], ["y"], axis=1, broadcast=1)]
+    proto = model(nodes, {"x": [2, 3, 4]}, {"y": [2, 3, 4]}, {"b": weights(1, 3)}, opset=6)
+    with pytest.raises(PrecisionError, match="from opset 6 to 13: Dimension 0 of input 2 does not match"):
+        recipe("bf16", proto, opset=13)
 
 
 def test_a_mask_that_float16_holds_is_lowered():
@@ -126,11 +134,21 @@ def test_a_mask_beyond_the_range_stays_float32_up_to_the_softmax(precision, as_w
 
 @pytest.mark.parametrize("as_where", [False, True])
 @pytest.mark.parametrize("overflow", ["keep", "saturate"])
-def test_a_fully_masked_row_gives_numbers_in_float16(overflow, as_where):
+def test_masked_attention_in_float16_is_close(overflow, as_where):
     proto = attention(LOWEST, as_where=as_where)
-    feeds = {"x": weights(3, 2, 4, 16), "keep": np.array([[[1, 1, 0, 0]], [[0, 0, 0, 0]]], np.int64)}
+    feeds = {"x": weights(3, 2, 4, 16), "keep": np.array([[[1, 1, 0, 0]], [[0, 1, 1, 1]]], np.int64)}
     (expected,) = run(proto, feeds)
     (actual,) = run(recipe("fp16", proto, overflow=overflow).proto, feeds)
+    np.testing.assert_allclose(actual, expected, atol=4e-3)
+
+
+@pytest.mark.parametrize("as_where", [False, True])
+def test_a_fully_masked_row_gives_the_same_numbers_in_float16(as_where):
+    """With -inf in place of the mask it would be NaN."""
+    proto = attention(LOWEST, as_where=as_where)
+    feeds = {"x": weights(3, 1, 4, 16), "keep": np.zeros((1, 1, 4), np.int64)}
+    (expected,) = run(proto, feeds)
+    (actual,) = run(recipe("fp16", proto).proto, feeds)
     np.testing.assert_allclose(actual, expected, atol=4e-3)
 
 
@@ -280,21 +298,19 @@ def test_integer_paths_are_untouched():
         node("Gather", ["s", "zero"], ["n"], name="pick"),
         node("Add", ["ids", "one"], ["next"], name="next"),
         node("Gather", ["table", "next"], ["rows"], name="embed"),
-        node("Unsqueeze", ["n", "zero"], ["n1"], name="unsqueeze"),
+        node("Unsqueeze", ["n", "axes"], ["n1"], name="unsqueeze"),
         node("Concat", ["n1", "minus"], ["target"], name="concat", axis=0),
         node("MatMul", ["rows", "w"], ["h"], name="matmul"),
         node("Reshape", ["h", "target"], ["y"], name="reshape"),
     ]
     values = {
-        "zero": np.array([0], np.int64)[:1],
+        "zero": np.array(0, np.int64),
+        "axes": np.array([0], np.int64),
         "one": np.array(1, np.int64),
         "minus": np.array([-1], np.int64),
         "table": weights(1, 6, 4),
         "w": weights(2, 4, 4),
     }
-    values["zero"] = np.array(0, np.int64)
-    nodes[4] = node("Unsqueeze", ["n", "axes"], ["n1"], name="unsqueeze")
-    values["axes"] = np.array([0], np.int64)
     proto = model(nodes, {"x": [2, 3], "ids": (INT64, [4])}, {"y": [None, None]}, values)
     result = recipe("fp16", proto)
     assert typed_inputs(result.proto, "embed") == [FLOAT16, INT64]
@@ -394,9 +410,7 @@ def test_nodes_of_other_domains_stay_float32_with_their_declared_types():
         node("Magic", ["a"], ["m"], name="magic", domain="com.example"),
         node("MatMul", ["m", "w"], ["y"], name="after"),
     ]
-    proto = model(
-        nodes, {"x": [4, 4]}, {"y": [4, 4]}, {"w": weights(1, 4, 4)}, domains={"com.example": 1}
-    )
+    proto = model(nodes, {"x": [4, 4]}, {"y": [4, 4]}, {"w": weights(1, 4, 4)}, domains={"com.example": 1})
     untyped = recipe("fp16", proto)
     assert "'com.example'" in untyped.notes["kept_nodes"]["magic"]
     assert untyped.notes["kept_nodes"]["after"] == "the type of 'm' is unknown"

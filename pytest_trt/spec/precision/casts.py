@@ -79,9 +79,10 @@ class _CastRecipe:
 
     ``exclude_nodes`` (names, output names or globs) and ``exclude_ops`` stay float32. ``keep_io`` leaves
     graph inputs and outputs float32. ``overflow`` says what happens to constants beyond the type's range:
-    ``"keep"`` leaves their nodes in float32, ``"saturate"`` clamps them to the largest finite value (enough
-    for masks, and faster). ``opset`` fixes the opset of the result; by default it is raised, up to 22, where
-    an operator has no form in the wanted type before. A model that is typed so already is taken as it is.
+    ``"keep"`` leaves their nodes in float32, ``"saturate"`` clamps them to the largest finite value (faster,
+    and enough for masks, except that a row which is masked out entirely may come out different). ``opset``
+    fixes the opset of the result; by default it is raised, up to 22, where an operator has no form in the
+    wanted type before. A model that is typed so already is taken as it is.
     """
 
     name: str

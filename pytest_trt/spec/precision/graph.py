@@ -138,14 +138,21 @@ def convert_opset(proto: onnx.ModelProto, target: int) -> onnx.ModelProto:
     import onnx
     from onnx import version_converter
 
-    try:
-        converted = version_converter.convert_version(copy_model(proto, bulk=False), target)
-    except (version_converter.ConvertError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = None
+    if proto.functions or proto.graph.sparse_initializer:
+        # ONNX's converter drops them without a word.
+        reason = "it has local functions" if proto.functions else "it has sparse initializers"
+    else:
+        try:
+            converted = version_converter.convert_version(copy_model(proto, bulk=False), target)
+        except (version_converter.ConvertError, RuntimeError) as error:
+            # The text behind "failed:" is the converter's own; before it stand its source file and an assertion.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rpartition(" failed: ")[2]
+    if reason is not None:
         raise PrecisionError(
             f"the model cannot be converted from opset {opset_of(proto)} to {target}: {reason}",
             hint=f"export it again with opset {target} or newer",
-        ) from error
+        )
     bulk = {t.name: t for t in proto.graph.initializer}
     for tensor in converted.graph.initializer:
         if tensor.name in bulk:

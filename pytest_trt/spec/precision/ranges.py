@@ -20,6 +20,8 @@ METHODS = ("minmax", "percentile", "entropy")
 _BINS = 2048
 # int8 without its sign: what a clipped histogram is squeezed into by the entropy method.
 _LEVELS = 128
+# Counts of a last level that holds none: P without any Q would be an infinite divergence.
+_EMPTY_LEVEL = 1e-4
 
 Array = np.ndarray[Any, Any]
 
@@ -150,9 +152,8 @@ def _divergences(counts: Array, sizes: Array) -> Array:
     p_levels[:, -1] += outside
     # Outliers fill the last bin of P where the histogram itself leaves it empty.
     level_bins[:, -1] += (last == 0) & (outside > 0)
-    # Where the whole last level is empty, Q gets one count there: without it no threshold inside a gap of the
-    # histogram could ever be chosen, since P without Q is an infinite divergence.
-    level_sums[(level_sums[:, -1] == 0) & (outside > 0), -1] = 1.0
+    # Without this, no threshold inside a gap of the histogram could ever be chosen.
+    level_sums[(level_sums[:, -1] == 0) & (outside > 0), -1] = _EMPTY_LEVEL
     log_q = np.log(np.where(level_sums > 0, level_sums, 1.0) / np.maximum(level_bins, 1))
     p_log_q = np.einsum("ij,ij->i", p_levels, log_q)
     return np.asarray((p_log_p - p_log_q) / total)
