@@ -57,8 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: Exception, code: int) -> int:
-    print(f"pytest-trt: {error}", file=sys.stderr)
+    print(f"pytest-trt: {_own_flags(str(error))}", file=sys.stderr)
     return code
+
+
+def _own_flags(message: str) -> str:
+    # Messages name the plugin's options; here the same options have no prefix.
+    return message.replace("--trt-", "--")
 
 
 def _progress(message: str) -> None:
@@ -163,7 +168,7 @@ def _build(lab: Lab, given: argparse.Namespace) -> int:
             print(f"{case.id}: skipped: {error.message}")
             continue
         except (TrtError, Failure) as error:
-            print(f"{case.id}: {error}")
+            print(f"{case.id}: {_own_flags(str(error))}")
             code = MISMATCH
             continue
         code = PASS if code == NOTHING else code
@@ -188,14 +193,15 @@ def _compare(lab: Lab, given: argparse.Namespace) -> int:
             record.outcomes["accuracy"], record.messages["accuracy"] = (
                 ("failed", error.summary) if isinstance(error, Failure) else ("error", error.message)
             )
-            print(f"FAILED {error}\n")
+            print(f"FAILED {_own_flags(str(error))}\n")
             code = MISMATCH
             continue
         record.outcomes["accuracy"] = "passed"
         code = PASS if code == NOTHING else code
-        print(
-            f"passed {case}{' (simulated)' if record.simulated else ''}: {comparison.summary}\n\n{comparison.detail}\n"
-        )
+        synthetic = (record.inputs or {}).get("synthetic")
+        said = [word for word, so in (("simulated", record.simulated), ("synthetic inputs", synthetic)) if so]
+        remark = f" ({', '.join(said)})" if said else ""
+        print(f"passed {case}{remark}: {comparison.summary}\n\n{comparison.detail}\n")
     if lab.settings.report:
         from pytest_trt.report.export import write_report
 
@@ -213,7 +219,7 @@ def _cache(lab: Lab, given: argparse.Namespace) -> int:
         if lines:
             print("\n".join(lines))
             return MISMATCH
-        lines = ["every entry matches its recorded digest"]
+        lines = [f"{sum(1 for _ in lab.store.entries())} entries, each matches its recorded digest"]
     elif given.action == "gc":
         lines = maintenance.collect_garbage(lab.store, lab.settings.cache_size, given.older_than)
     else:

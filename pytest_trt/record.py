@@ -10,8 +10,10 @@ from pytest_trt.spec.case import Case
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.comparison import Comparison
+    from pytest_trt.latency.stats import Summary
+    from pytest_trt.latency.timer import Samples
 
-__all__ = ["SCHEMA_VERSION", "Outcome", "Record", "accuracy_section", "merge_records"]
+__all__ = ["SCHEMA_VERSION", "Outcome", "Record", "accuracy_section", "latency_section", "merge_records"]
 
 SCHEMA_VERSION = 1
 
@@ -113,3 +115,16 @@ def accuracy_section(comparison: Comparison) -> dict[str, Any]:
             row |= output.ranking.to_json()
         outputs[output.name] = row
     return {"ok": comparison.ok, "samples": comparison.samples, "summary": comparison.summary, "outputs": outputs}
+
+
+def latency_section(samples: Samples, summary: Summary, transfers_ms: dict[str, float], note: str) -> dict[str, Any]:
+    """The ``latency`` section of a record. *note* says why a clock is not the best one; samples keep 5 digits."""
+    return {
+        "clock": samples.clock,
+        "summary": summary.to_json(),
+        "transfers_ms": {name: float(f"{value:.4g}") for name, value in transfers_ms.items()},
+        "conditions": samples.conditions,
+        "warmup_count": samples.warmup_count,
+        **({"note": note} if note else {}),
+        "samples_ms": [float(f"{value:.5g}") for value in samples.values_ms],
+    }

@@ -57,7 +57,8 @@ class Option:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    # A name that is given twice would make two cases with one id.
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not names:
         raise ValueError("a comma-separated list with at least one name is wanted")
     return names
@@ -75,7 +76,7 @@ def _tactic_sets(text: str) -> tuple[tuple[str, ...], ...]:
             if name[:1] not in "+-" or not name[1:].isidentifier():
                 raise ValueError(f"{name!r} is not +SOURCE or -SOURCE (sets are split by ';', 'default' is a set)")
         sets.append(names)
-    return tuple(sets)
+    return tuple(dict.fromkeys(sets))
 
 
 def _choice(*allowed: str) -> Callable[[str], str]:
@@ -108,11 +109,14 @@ def _ratio(text: str) -> float:
 def _size(text: str) -> int:
     """``512MB``, ``20GB`` or plain bytes; decimal units."""
     units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "B": 1}
-    for unit, factor in units.items():
-        if text.upper().endswith(unit):
-            text = text[: -len(unit)]
-            return int(float(text) * factor)
-    return int(text)
+    unit = next((u for u in units if text.upper().endswith(u)), "")
+    try:
+        size = int(float(text[: -len(unit)]) * units[unit]) if unit else int(text)
+    except (ValueError, OverflowError):
+        size = -1
+    if size < 0:
+        raise ValueError(f"a size such as 512MB, 20GB or a number of bytes is wanted; units are {', '.join(units)}")
+    return size
 
 
 def _option(default: Any, parse: Callable[[str], Any], metavar: str, help: str, *, group: str) -> Any:
@@ -158,7 +162,11 @@ class Settings:
         group="accuracy",
     )
     samples: int | None = _option(
-        None, _number(1, kind=int), "N", "use at most N input samples per point (default: all)", group="accuracy"
+        None,
+        _number(1, kind=int),
+        "N",
+        "use at most N input samples per point (default: all at opt, 4 at the other corners)",
+        group="accuracy",
     )
     seed: int = _option(0, _number(0, kind=int), "N", "seed of synthetic inputs", group="accuracy")
     tolerance: str | None = _option(
@@ -188,7 +196,7 @@ class Settings:
         None,
         _choice("new", "failed", "all"),
         "new|failed|all",
-        "write baselines: missing ones, also those that failed, or all",
+        "write baselines: missing ones; failed: stale ones and regressions too; or all",
         group="baselines",
     )
     reason: str | None = _option(
@@ -202,7 +210,11 @@ class Settings:
         group="baselines",
     )
     cache_dir: Path | None = _option(
-        None, Path, "DIR", "where engines, references and calibration are kept", group="cache"
+        None,
+        Path,
+        "DIR",
+        "where engines, references and calibration are kept (default: the user's cache folder)",
+        group="cache",
     )
     cache: str = _option(
         "rw", _choice("off", "ro", "rw"), "off|ro|rw", "use no cache, only read it, or read and write it", group="cache"
@@ -236,10 +248,12 @@ class Settings:
         ini: Mapping[str, str],
         *,
         flag: Callable[[Option], str] = lambda option: option.flag,
+        ini_root: Path = Path(),
     ) -> Settings:
         """Resolve each option from the first source that gives it.
 
-        Values are texts, None or "" (ini only) where not given. Raises UsageError that names the source.
+        Values are texts, None or "" (ini only) where not given. A relative path counts from the working directory,
+        one of the ini file from *ini_root*. Raises UsageError that names the source.
         """
         values = {}
         for option in options():
@@ -248,7 +262,8 @@ class Settings:
             elif option.variable in environ:
                 values[option.name] = option.read(environ[option.variable], option.variable)
             elif ini.get(option.name):
-                values[option.name] = option.read(ini[option.name], f"ini key {option.ini}")
+                value = option.read(ini[option.name], f"ini key {option.ini}")
+                values[option.name] = ini_root / value if isinstance(value, Path) else value
         settings = cls(**values)
         if settings.update_baselines in ("failed", "all") and not settings.reason:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""An installed pytest-trt must cost nothing where it is not used: what unrelated runs import, seen from fresh processes."""
+"""Installed, but not used: what unrelated runs import, seen from fresh processes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
 
 def loaded_by_pytest(folder: Path, *arguments: str) -> set[str]:
     """Names in ``sys.modules`` at the end of a pytest run with no plugin but ours."""
-    command = [sys.executable, "-m", "pytest", "-p", "pytest_trt.plugin", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", "-p", "trt", "-p", "no:cacheprovider", *arguments]
     # Other plugins would load libraries of their own; our variables would make the run one of ours.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +26,11 @@ class StoredEngine:
     facts: dict[str, Any]
     fresh: bool
     digest: str
+
+    @property
+    def plan_digest(self) -> str:
+        """The first 16 digits of the plan's own SHA-256: two builds of one key can give two plans."""
+        return hashlib.sha256(self.plan).hexdigest()[:16]
 
 
 def engine_key(backend: Backend, request: BuildRequest) -> Key:

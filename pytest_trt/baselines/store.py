@@ -16,7 +16,7 @@ from pytest_trt.errors import BaselineError
 from pytest_trt.record import Record
 from pytest_trt.spec.case import Case
 
-__all__ = ["SCHEMA_VERSION", "BaselineStore", "Match"]
+__all__ = ["SCHEMA_VERSION", "BaselineStore", "Match", "environment_of"]
 
 SCHEMA_VERSION = 1
 
@@ -94,21 +94,31 @@ class BaselineStore:
         """Write *records* as baselines; return a line ``id: old → new`` for each. Files appear atomically."""
         by_file: dict[Path, list[Record]] = {}
         for record in records:
-            environment = _environment(record)
-            by_file.setdefault(self.root / environment.slug / _file_name(record.case.model), []).append(record)
+            by_file.setdefault(self._file(environment_of(record), record.case.model), []).append(record)
         lines = []
         for file, group in by_file.items():
-            environment = _environment(group[0])
-            content = self.load(file) if file.exists() else None
-            # Another environment under the same slug (a driver update, say) starts anew: its cases cannot be mixed.
-            if content is None or environment.differences(content["environment"]):
-                content = {"schema": SCHEMA_VERSION, "environment": environment.to_json(), "cases": {}}
+            content: dict[str, Any] = (
+                self.load(file)
+                if file.exists()
+                else {"schema": SCHEMA_VERSION, "environment": environment_of(group[0]).to_json(), "cases": {}}
+            )
             for record in group:
                 old = content["cases"].get(record.case.id)
                 content["cases"][record.case.id] = new = _entry(record, reason)
                 lines.append(f"{record.case.id}: {_brief(old)} → {_brief(new)}")
             self._write(file, content)
         return lines
+
+    def _file(self, environment: Environment, model: str) -> Path:
+        """The file of *environment*: another one of the same name (a driver update, say) keeps its own, so that the
+        cases which did not run since stay visible as stale."""
+        number = 1
+        while True:
+            folder = self.root / (environment.slug if number == 1 else f"{environment.slug}-{number}")
+            file = folder / _file_name(model)
+            if not file.exists() or not environment.differences(self.load(file)["environment"]):
+                return file
+            number += 1
 
     def _write(self, file: Path, content: dict[str, Any]) -> None:
         content["cases"] = dict(sorted(content["cases"].items()))
@@ -128,7 +138,8 @@ class BaselineStore:
         self._files[file] = content
 
 
-def _environment(record: Record) -> Environment:
+def environment_of(record: Record) -> Environment:
+    """The environment that a record was made in."""
     stored = dict(record.environment or {})
     return Environment(**{**stored, "libraries": tuple(sorted(stored["libraries"].items()))})
 
@@ -149,6 +160,7 @@ def _entry(record: Record, reason: str) -> dict[str, Any]:
             for name, o in sorted(outputs.items())
         },
         "latency": {"clock": record.latency["clock"], **record.latency["summary"]} if record.latency else None,
+        "plan": (record.engine or {}).get("plan"),
         "plan_bytes": (record.engine or {}).get("plan_bytes"),
     }
 

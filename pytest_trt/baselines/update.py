@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_trt.baselines.store import BaselineStore
+from pytest_trt.baselines.store import BaselineStore, environment_of
 from pytest_trt.record import Record
 
 __all__ = ["selected", "update"]
 
 
-def selected(records: Sequence[Record], mode: str) -> list[Record]:
-    """The records that *mode* writes: ``new`` those without a current baseline, ``failed`` also those that are
-    worse than theirs, ``all`` all. A case whose outputs are wrong, or that did not run, is never written."""
+def selected(store: BaselineStore, records: Sequence[Record], mode: str) -> list[Record]:
+    """The records that *mode* writes: ``new`` those of which nothing is stored, ``failed`` also those whose baseline
+    is stale or that are worse than theirs, ``all`` all. A case whose outputs are wrong, or that did not run, is never
+    written. What is stored is looked up now: a report may be older than the files."""
     chosen = []
     for record in records:
-        wrong = record.outcomes.get("accuracy") in ("failed", "error") and not (record.accuracy or {}).get("drift")
         ran = record.latency is not None or record.accuracy is not None
-        if wrong or not ran or (record.accuracy is not None and not record.accuracy["ok"]):
+        wrong = record.outcomes.get("accuracy") == "error" or not (record.accuracy or {"ok": True})["ok"]
+        if not ran or wrong or "not_honoured" in (record.engine or {}):
             continue
-        fresh = (record.baseline or {}).get("state") != "current"
-        if mode == "all" or fresh or (mode == "failed" and record.outcome == "failed"):
+        state = store.match(record.case, environment_of(record)).state
+        if (
+            mode == "all"
+            or state == "missing"
+            or (mode == "failed" and (state == "stale" or record.outcome == "failed"))
+        ):
             chosen.append(record)
     return chosen
 
 
 def update(store: BaselineStore, records: Sequence[Record], mode: str, reason: str | None) -> list[str]:
     """Write what *mode* selects, mark those records ``new``, and return lines for the report."""
-    chosen = selected(records, mode)
+    chosen = selected(store, records, mode)
     if not chosen:
         return [f"baselines: nothing to write ({mode})"]
     lines = store.accept(chosen, reason=reason or "first recording")

@@ -1,8 +1,8 @@
 """The verdict on two latencies. Pure.
 
 Both medians are uncertain: by what shows within a run (``Summary.median_se``) and by what cannot show there,
-the difference between two processes that run the same plan. The second is given as a documented prior per
-clock. The interval of the ratio is normal on the logarithm::
+the difference between two processes that run the same plan, or between two builds of the same model. The second
+is given as a documented prior. The interval of the ratio is normal on the logarithm::
 
     ln(candidate / baseline) ± z · sqrt(se_c² + se_b² + 2 · prior²),  z = 1.96
 
@@ -18,12 +18,16 @@ from typing import Any
 
 from pytest_trt.latency.stats import Summary
 
-__all__ = ["BETWEEN_PROCESSES", "Outcome", "Verdict", "decide"]
+__all__ = ["BETWEEN_BUILDS", "BETWEEN_PROCESSES", "Outcome", "Verdict", "decide"]
 
 # Relative standard deviation of medians between fresh processes that run the same plan, by clock, from recorded
 # samples: NVIDIA H200 with a CUDA graph 0.03–0.06 %, plain enqueue 0.4–0.6 %; ONNX Runtime on a shared 2-core
 # machine 36–38 %. Rounded up, since other machines were not recorded.
 BETWEEN_PROCESSES = {"graph": 0.002, "sync": 0.01, "host": 0.38, "simulated": 0.0}
+
+# The same between builds of one model, which may choose other tactics: 1.5 and 2.2 % for two models rebuilt on an
+# NVIDIA H200. A plan of another digest is judged at this level.
+BETWEEN_BUILDS = 0.022
 
 _Z = 1.96
 _Z_POWER = 1.645  # one-sided 95 %
@@ -49,6 +53,12 @@ class Verdict:
     threshold: float
     detectable: float
     clock: str
+    rebuilt: bool = False
+
+    @property
+    def level(self) -> str:
+        """The level of noise that this was judged against."""
+        return "between builds: the plan is another one than the baseline's" if self.rebuilt else "between processes"
 
     @property
     def sentence(self) -> str:
@@ -71,23 +81,28 @@ class Verdict:
             "outcome": self.outcome.value,
             **{k: round(getattr(self, k), 5) for k in ("ratio", "low", "high", "threshold", "detectable")},
             "clock": self.clock,
+            "level": self.level,
             "sentence": self.sentence,
         }
 
 
-def decide(baseline: Summary, candidate: Summary, *, threshold: float, clock: str) -> Verdict:
+def decide(baseline: Summary, candidate: Summary, *, threshold: float, clock: str, rebuilt: bool = False) -> Verdict:
     """Judge *candidate* against *baseline*; *threshold* is the share that counts as a regression.
 
-    *clock* names the prior (see BETWEEN_PROCESSES). Raises ValueError for an unknown clock or a threshold ≤ 0.
+    *clock* names the prior (see BETWEEN_PROCESSES); *rebuilt* says that the two plans differ.
+    Raises ValueError for an unknown clock or a threshold ≤ 0.
     """
     if threshold <= 0:
         raise ValueError(f"threshold must be positive, got {threshold}")
     if clock not in BETWEEN_PROCESSES:
         raise ValueError(f"unknown clock {clock!r}; known: {', '.join(BETWEEN_PROCESSES)}")
-    sigma = math.sqrt(baseline.median_se**2 + candidate.median_se**2 + 2 * BETWEEN_PROCESSES[clock] ** 2)
+    prior = BETWEEN_PROCESSES[clock]
+    if rebuilt and clock != "simulated":
+        prior = max(prior, BETWEEN_BUILDS)
+    sigma = math.sqrt(baseline.median_se**2 + candidate.median_se**2 + 2 * prior**2)
     log_ratio = math.log(candidate.median_ms / baseline.median_ms)
     low, high = math.exp(log_ratio - _Z * sigma), math.exp(log_ratio + _Z * sigma)
     limit = 1 + threshold
     outcome = Outcome.FAIL if low > limit else Outcome.PASS if high < limit else Outcome.INCONCLUSIVE
     detectable = limit * math.exp((_Z + _Z_POWER) * sigma) - 1
-    return Verdict(outcome, math.exp(log_ratio), low, high, threshold, detectable, clock)
+    return Verdict(outcome, math.exp(log_ratio), low, high, threshold, detectable, clock, rebuilt)

@@ -11,7 +11,7 @@ import pytest
 from pytest_trt.errors import TrtError
 from pytest_trt.plugin.marks import MarkOptions
 from pytest_trt.plugin.options import get_lab, get_settings
-from pytest_trt.plugin.parts import Part, add_record, as_text, run_part
+from pytest_trt.plugin.parts import Part, add_record, as_text, judge_states, run_part
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.comparison import Comparison
@@ -105,7 +105,7 @@ def trt_check(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> C
 def trt_latency(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> Callable[..., Verdict | None]:
     """Call it to measure the engine, record the samples with pytest-benchmark, and gate them.
 
-    ``threshold=0.03`` overrides the marker's. Returns the verdict, None where no baseline gates or where
+    ``threshold=0.03`` overrides the marker's. Returns the verdict, None where no baseline is stored or where
     ``--trt-latency=off``. Fails the test on a regression.
     """
     mark = MarkOptions.from_node(request.node)
@@ -119,8 +119,11 @@ def trt_latency(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) ->
         record = trt_lab.record(trt_case)
         add_record(request.node, record)
         limit = threshold if threshold is not None else mark.threshold
+        settings = get_settings(request.config)
         try:
-            return run_part(record, Part.LATENCY, lambda: trt_lab.measure(trt_case, record, limit))
+            verdict = run_part(record, Part.LATENCY, lambda: trt_lab.measure(trt_case, record, limit))
+            judge_states(record, inconclusive=settings.inconclusive, baseline=settings.baseline)
+            return verdict
         finally:
             feed(request.node, record)
 

@@ -15,7 +15,7 @@ from pytest_trt.settings import Settings, options, unknown_variables
 if TYPE_CHECKING:
     from pytest_trt.lab import Lab
 
-__all__ = ["get_lab", "get_settings"]
+__all__ = ["get_lab", "get_settings", "made_lab"]
 
 _SETTINGS = pytest.StashKey[Settings]()
 _LAB = pytest.StashKey["Lab"]()
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     given = {option.name: config.getoption(f"trt_{option.name}") for option in options()}
     ini = {option.name: config.getini(option.ini) for option in options()}
     try:
-        settings = config.stash[_SETTINGS] = Settings.resolve(given, os.environ, ini)
+        settings = config.stash[_SETTINGS] = Settings.resolve(given, os.environ, ini, ini_root=config.rootpath)
         _check_names(config, settings)
     except TrtError as error:
         raise pytest.UsageError(str(error)) from error
@@ -86,6 +86,11 @@ def get_lab(config: pytest.Config) -> Lab:
 
         config.stash[_LAB] = Lab(get_settings(config), config.rootpath, progress_line(config))
     return config.stash[_LAB]
+
+
+def made_lab(config: pytest.Config) -> Lab | None:
+    """The session's Lab if anything has needed one."""
+    return config.stash.get(_LAB, None)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -81,7 +81,7 @@ def run_part(record: Record, part: Part, act: Callable[[], _T]) -> _T:
 
 def judge_states(record: Record, *, inconclusive: str, baseline: str) -> None:
     """Turn the states that the user declared fatal into a failure. Raises LatencyFailure."""
-    state = (record.baseline or {}).get("state")
+    state, gates = (record.baseline or {}).get("state"), (record.verdict or {}).get("gates")
     if baseline == "strict" and state in ("missing", "stale"):
         changed = "; ".join((record.baseline or {}).get("differences", []))
         record.outcomes["latency"] = "failed"
@@ -89,7 +89,7 @@ def judge_states(record: Record, *, inconclusive: str, baseline: str) -> None:
             f"{record.case}: the baseline is {state}{f' ({changed})' if changed else ''}",
             "accept       pytest … --trt-update-baselines=new",
         )
-    if inconclusive == "fail" and record.outcomes.get("latency") == "inconclusive":
+    if inconclusive == "fail" and gates and record.outcomes.get("latency") == "inconclusive":
         record.outcomes["latency"] = "failed"
         raise LatencyFailure(
             f"{record.case}: {record.messages['latency']}",

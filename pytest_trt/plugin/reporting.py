@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_trt.errors import TrtError
-from pytest_trt.plugin.options import get_lab, get_settings
+from pytest_trt.plugin.options import get_lab, get_settings, made_lab
 from pytest_trt.plugin.parts import RECORDS
 
 if TYPE_CHECKING:
     from pytest_trt.record import Record
 
 _ATTRIBUTE = "trt_records"
+_EVENTS = "trt_events"
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -36,6 +37,7 @@ class Collected:
         self.config = config
         self.records: list[Record] = []
         self.lines: list[str] = []  # what was written where
+        self.events: list[str] = []  # what the workers' caches had to say
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         text = getattr(report, _ATTRIBUTE, None)
@@ -44,6 +46,11 @@ class Collected:
             from pytest_trt.record import Record
 
             self.records += [Record.from_json(data) for data in json.loads(text)]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """xdist's: a worker has finished."""
+        self.events += getattr(node, "workeroutput", {}).get(_EVENTS, [])
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if not self.records:
@@ -62,7 +69,7 @@ class Collected:
             if settings.report:
                 from pytest_trt.report.export import write_report
 
-                write_report(self.config.rootpath / settings.report, self.records, self.config.rootpath)
+                write_report(settings.report, self.records, self.config.rootpath)
                 self.lines.append(f"records written to {settings.report}")
         except TrtError as error:
             self.lines.append(f"ERROR: {error}")
@@ -76,7 +83,8 @@ class Collected:
         terminalreporter.section("TensorRT engines" if _any_tensorrt(self.records) else "engines")
         for line in table(self.records, width=terminalreporter._tw.fullwidth):
             terminalreporter.write_line(line)
-        for line in [*notes(self.records), *self.lines, *(get_lab(self.config).events if self.config.stash else [])]:
+        events = dict.fromkeys([*self.events, *get_lab(self.config).events])
+        for line in [*notes(self.records), *self.lines, *events]:
             terminalreporter.write_line(line)
 
 
@@ -84,6 +92,16 @@ def _any_tensorrt(records: list[Record]) -> bool:
     return any(record.case.backend == "tensorrt" for record in records)
 
 
+class Sent:
+    """Lives in an xdist worker: sends what its cache had to say."""
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        lab = made_lab(session.config)
+        session.config.workeroutput[_EVENTS] = lab.events if lab else []  # type: ignore[attr-defined]  # xdist's
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.register(Sent(), "trt-sent")
+    else:
         config.pluginmanager.register(Collected(config), "trt-collected")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pytest_trt.errors import ManifestError, nearest
-from pytest_trt.spec.precision import PRECISIONS
+from pytest_trt.spec.precision import CALIBRATIONS, PRECISIONS
 from pytest_trt.spec.shapes import Profile, ShapeRange
 
 if sys.version_info >= (3, 11):
@@ -42,6 +42,14 @@ _PRECISION_KEYS: dict[str, tuple[type, ...]] = {
     "calibration": (str,),
     "percentile": (int, float),
     "samples": (int,),
+}
+# key -> smallest and greatest value; a threshold of 0 would call every difference a regression.
+_LIMITS = {
+    "threshold": (1e-6, 100),
+    "workspace_mb": (0, 10**9),
+    "optimization_level": (0, 5),
+    "percentile": (1e-6, 100),
+    "samples": (1, 10**9),
 }
 _TABLES = (*_SCHEMA, "profiles", "precision", "tolerance", "variants")
 
@@ -105,8 +113,9 @@ class _Reader:
         self.file = file
 
     def manifest(self, table: dict[str, Any], variant: str | None) -> Manifest:
-        table, chosen = self.overlay(table, variant)
+        variants = table.pop("variants", {})
         self.check(table)
+        table, chosen = self.overlay(table, variants, variant)
         model, inputs = table.get("model", {}), table.get("inputs", {})
         folder = self.file.parent
         path, source = model.get("path"), model.get("source")
@@ -115,6 +124,8 @@ class _Reader:
         if not path and not source:
             path = "model.onnx"
         build, run, precision = table.get("build", {}), table.get("run", {}), table.get("precision", {})
+        self.named("run.precisions", run, PRECISIONS)
+        self.named("run.profiles", run, table.get("profiles") or ("default",))
         return Manifest(
             name=model.get("name", folder.name),
             folder=folder,
@@ -142,8 +153,9 @@ class _Reader:
     def error(self, message: str, hint: str | None = None) -> ManifestError:
         return ManifestError(f"{self.file}: {message}", hint=hint)
 
-    def overlay(self, table: dict[str, Any], variant: str | None) -> tuple[dict[str, Any], str | None]:
-        variants = table.pop("variants", {})
+    def overlay(self, table: dict[str, Any], variants: Any, variant: str | None) -> tuple[dict[str, Any], str | None]:
+        if not isinstance(variants, dict):
+            raise self.error(f"variants must be a table, not {type(variants).__name__}")
         default = table.get("model", {}).get("variant")
         for name, overlay in variants.items():
             if not isinstance(overlay, dict):
@@ -156,7 +168,7 @@ class _Reader:
 
     def check(self, table: dict[str, Any], prefix: str = "") -> None:
         for name, value in table.items():
-            if name not in _TABLES:
+            if name not in _TABLES or (prefix and name == "variants"):
                 raise self.error(f"unknown table [{prefix}{name}]", hint=nearest(name, _TABLES))
             if not isinstance(value, dict):
                 raise self.error(f"{prefix}{name} must be a table, not {type(value).__name__}")
@@ -171,15 +183,54 @@ class _Reader:
                     if not isinstance(keys, dict):
                         raise self.error(f"{prefix}{name}.{precision} must be a table")
                     if name == "precision":
-                        self.check_keys(keys, _PRECISION_KEYS, f"{prefix}precision.{precision}")
+                        allowed = {key: _PRECISION_KEYS[key] for key in PRECISIONS[precision].options}
+                        self.check_keys(keys, allowed, f"{prefix}precision.{precision}")
 
     def check_keys(self, table: dict[str, Any], schema: Mapping[str, tuple[type, ...]], where: str) -> None:
         for key, value in table.items():
             if key not in schema:
-                raise self.error(f"unknown key {key!r} in [{where}]", hint=nearest(key, schema))
+                hint = nearest(key, schema) if schema else "this table takes no keys"
+                raise self.error(f"unknown key {key!r} in [{where}]", hint=hint)
             if not isinstance(value, schema[key]) or (isinstance(value, bool) and bool not in schema[key]):
                 wanted = " or ".join(t.__name__ for t in schema[key])
                 raise self.error(f"{where}.{key} must be {wanted}, not {type(value).__name__}")
+            if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+                raise self.error(f"{where}.{key} must be a list of strings")
+            if key in _LIMITS:
+                low, high = _LIMITS[key]
+                if not low <= table[key] <= high:
+                    raise self.error(f"{where}.{key} must lie in {low:g} … {high:g}, not {value}")
+
+    def named(self, where: str, run: dict[str, Any], known: Collection[str]) -> None:
+        names = run.get(where.removeprefix("run."))
+        if names is not None and not names:
+            raise self.error(f"{where} is empty: nothing would be tested", hint="leave it out for the default")
+        for name in names or ():
+            if name not in known:
+                raise self.error(f"{where} names {name!r}", hint=nearest(name, known))
+
+    def check_values(self, table: dict[str, Any]) -> None:
+        """What a type cannot say: numbers in their range, names that exist."""
+        build, threshold = table.get("build", {}), table.get("latency", {}).get("threshold")
+        numbers = [
+            ("build.workspace_mb", build.get("workspace_mb"), 1, None),
+            ("build.optimization_level", build.get("optimization_level"), 0, 5),
+        ]
+        for precision, keys in table.get("precision", {}).items():
+            where, method = f"precision.{precision}", keys.get("calibration", CALIBRATIONS[0])
+            if method not in CALIBRATIONS:
+                raise self.error(f"{where}.calibration = {method!r} is unknown", hint=nearest(method, CALIBRATIONS))
+            numbers.append((f"{where}.percentile", keys.get("percentile"), 50, 100))
+            numbers.append((f"{where}.samples", keys.get("samples"), 1, None))
+        for name, value, low, high in numbers:
+            if value is not None and not (low <= value and (high is None or value <= high)):
+                raise self.error(f"{name} = {value} must be {f'{low} to {high}' if high else f'at least {low}'}")
+        if threshold is not None and not 0 < threshold < 100:
+            raise self.error(f"latency.threshold = {threshold} must be a share such as 0.03")
+        if {"file", "source"} <= set(table.get("inputs", {})):
+            raise self.error(
+                "[inputs] has both file and source", hint="keep one: a file, or the callable that makes them"
+            )
 
     def inside(self, relative: str, where: str) -> Path:
         """A path of the manifest must stay in its folder: a model from elsewhere could read any file of the machine."""
@@ -198,8 +249,8 @@ class _Reader:
         if (
             not isinstance(value, list)
             or len(value) != 2
-            or not all(isinstance(v, (int, float)) for v in value)
-            or value[0] > value[1]
+            or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
+            or not value[0] <= value[1]
         ):
             raise self.error(f"inputs.range.{name} must be [low, high], both inclusive")
         return value[0], value[1]
@@ -228,7 +279,7 @@ class _Reader:
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        # args belong to one callable as a whole, and so do the shapes of one profile: replaced, not mixed.
+        # args belong to one callable as a whole, and range to the inputs of one model: replaced, not mixed.
         whole = key in ("args", "range")
         merged[key] = (
             _merge(merged[key], value)

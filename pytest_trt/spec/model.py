@@ -70,7 +70,14 @@ class Model:
 
     @cached_property
     def nbytes(self) -> int:
-        return int(self.proto.ByteSize())
+        """Size as one ONNX message; where that is more than protobuf can count, the weights' sizes."""
+        from google.protobuf.message import EncodeError
+
+        try:
+            return int(self.proto.ByteSize())
+        except EncodeError:
+            # Counting serializes, which fails from 2 GiB on: never answer with less than that.
+            return max(2**31, sum(int(tensor.ByteSize()) for tensor in self.proto.graph.initializer))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -86,6 +93,10 @@ class Model:
         # One message cannot hold it: hash the weights one by one, then the graph without them.
         from pytest_trt.spec.precision.graph import copy_model
 
+        for tensor in self.proto.graph.initializer:
+            body = tensor.SerializeToString(deterministic=True)
+            digest.update(len(body).to_bytes(8, "little"))
+            digest.update(body)
         skeleton = copy_model(self.proto, bulk=False)
         digest.update(skeleton.SerializeToString(deterministic=True))
 

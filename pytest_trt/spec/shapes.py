@@ -67,6 +67,8 @@ class Profile:
                     f"profile {name!r}: cannot read {part.strip()!r}",
                     hint="write NAME=1x3x224x224, or NAME=MIN:OPT:MAX with three such shapes",
                 )
+            if key in ranges:
+                raise ProfileError(f"profile {name!r}: input {key!r} is given twice")
             points = [tuple(int(d) for d in s.split("x")) if s != "scalar" else () for s in shapes]
             ranges[key] = ShapeRange(*points) if len(points) == 3 else ShapeRange.fixed(points[0])
         return cls(name, ranges)

@@ -18,6 +18,8 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     # Sampling for long would only cost time: the clock of the fake backend is simulated.
     monkeypatch.setenv("PYTEST_TRT_WARMUP", "0")
     monkeypatch.setenv("PYTEST_TRT_DURATION", "0.001")
+    # pytest-benchmark switches itself off in a worker of xdist, which the outer run may be.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     pytester.makeini("[pytest]\n")
     write_model(pytester.path / "models" / "tiny")
     return pytester.path

@@ -18,7 +18,16 @@ from pytest_trt.errors import PrecisionError, UsageError, nearest
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["PRECISIONS", "Precision", "Ranges", "Recipe", "RecipeResult", "apply_recipe", "get_precision"]
+__all__ = [
+    "CALIBRATIONS",
+    "PRECISIONS",
+    "Precision",
+    "Ranges",
+    "Recipe",
+    "RecipeResult",
+    "apply_recipe",
+    "get_precision",
+]
 
 # tensor name -> (low, high) of its real values
 Ranges = Mapping[str, tuple[float, float]]
@@ -37,6 +46,7 @@ class Precision:
     flags_on: tuple[str, ...] = ()
     flags_off: tuple[str, ...] = ()
     calibrated: bool = False
+    options: tuple[str, ...] = ()  # what [precision.NAME] of a manifest may say
     summary: str = ""
 
     def make_recipe(self, **options: Any) -> Recipe:
@@ -73,6 +83,10 @@ class Recipe(Protocol):
         ...
 
 
+CALIBRATIONS = ("entropy", "minmax", "percentile")
+
+_CAST_OPTIONS = ("exclude_nodes", "exclude_ops")
+
 PRECISIONS: dict[str, Precision] = {
     p.name: p
     for p in (
@@ -85,15 +99,24 @@ PRECISIONS: dict[str, Precision] = {
             "casts:Fp16Recipe",
             flags_on=("FP16",),
             flags_off=("TF32",),
+            options=_CAST_OPTIONS,
             summary="float16 where its range allows",
         ),
-        Precision("bf16", "casts:Bf16Recipe", flags_on=("BF16",), flags_off=("TF32",), summary="bfloat16"),
+        Precision(
+            "bf16",
+            "casts:Bf16Recipe",
+            flags_on=("BF16",),
+            flags_off=("TF32",),
+            options=_CAST_OPTIONS,
+            summary="bfloat16",
+        ),
         Precision(
             "int8",
             "quantize:Int8Recipe",
             flags_on=("INT8", "FP16"),
             flags_off=("TF32",),
             calibrated=True,
+            options=(*_CAST_OPTIONS, "calibration", "percentile", "samples"),
             summary="int8 Q/DQ, symmetric, weights per channel; the rest float32, on a weakly typed TensorRT float16",
         ),
     )

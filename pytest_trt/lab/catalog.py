@@ -1,0 +1,246 @@
+"""Catalog: what there is to test. Manifests, models, profiles, inputs, references and tolerances, by a case's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_trt.artifacts.store import Store
+from pytest_trt.backends import Backend, Progress, get_backend, silent
+from pytest_trt.environment import Environment
+from pytest_trt.errors import BackendUnavailableError, ManifestError, TrtError, UsageError, nearest
+from pytest_trt.settings import Settings
+from pytest_trt.spec.case import Case
+from pytest_trt.spec.default_profile import DEFAULT_PROFILE, default_profile
+from pytest_trt.spec.manifest import MANIFEST_NAME, Manifest
+from pytest_trt.spec.precision import get_precision
+from pytest_trt.spec.shapes import Profile, Shape
+
+if TYPE_CHECKING:
+    from pytest_trt.accuracy.tolerance import ToleranceSet
+    from pytest_trt.spec.inputs import InputSet, Sample
+    from pytest_trt.spec.model import Model
+
+__all__ = ["Catalog"]
+
+_SYNTHETIC_SAMPLES = 4
+
+
+class Catalog:
+    """Knows what the names in a case mean. Whatever it loads, it loads once."""
+
+    def __init__(self, settings: Settings, root: Path, progress: Progress = silent) -> None:
+        self.settings = settings
+        self.root = root
+        self.progress = progress
+        self.events: list[str] = []  # what the cache had to say, for the report
+        self._manifests: dict[str, Manifest] = {}
+        self._backends: dict[str, Backend] = {}
+        self._models: dict[str, Model] = {}
+        self._broken: dict[str, TrtError] = {}
+        self._inputs: dict[str, InputSet | None] = {}
+        self._synthetic: dict[tuple[str, str], InputSet] = {}
+
+    @cached_property
+    def store(self) -> Store:
+        """The artifact store that the settings ask for."""
+        from pytest_trt.artifacts import open_store
+
+        return open_store(
+            self.settings.cache, self.settings.cache_dir, self.settings.cache_size, on_event=self.events.append
+        )
+
+    def backend(self, name: str) -> Backend:
+        """Return the backend, or raise UsageError (unknown) or BackendUnavailableError (something is missing)."""
+        if name not in self._backends:
+            backend = get_backend(name, *([self.settings.fake] if name == "fake" else []))
+            found = backend.probe()
+            if not found.ok:
+                raise BackendUnavailableError(
+                    f"--trt-backend={name}: {found.reason}", hint="pytest-trt doctor shows what is there"
+                )
+            self._backends[name] = backend
+        return self._backends[name]
+
+    @cached_property
+    def backend_names(self) -> tuple[str, ...]:
+        """The backends asked for, or the default: tensorrt where it works, else onnxruntime-cpu."""
+        if self.settings.backend:
+            return self.settings.backend
+        return ("tensorrt" if get_backend("tensorrt").probe().ok else "onnxruntime-cpu",)
+
+    def environment(self, backend_name: str) -> Environment:
+        return Environment.of(backend_name, dict(self.backend(backend_name).probe().versions))
+
+    def add(self, path: Path | str) -> Manifest:
+        """Make the model folder, ``trt.toml`` or ``.onnx`` at *path* known. Raises ManifestError."""
+        path = self.root / path
+        if path.is_dir():
+            path = path / MANIFEST_NAME if (path / MANIFEST_NAME).is_file() else path / "model.onnx"
+        if not path.is_file():
+            raise ManifestError(
+                f"{path}: there is no such model",
+                hint=f"name an .onnx file, or a folder with {MANIFEST_NAME} or model.onnx",
+            )
+        manifest = Manifest.load(path, self.settings.variant) if path.name == MANIFEST_NAME else Manifest.bare(path)
+        for precision in manifest.tolerance:
+            self._preset(manifest, precision)  # a typo must show, also where its precision is not tested
+        known = self._manifests.setdefault(manifest.name, manifest)
+        if known.file != manifest.file:
+            raise ManifestError(
+                f"two models are called {manifest.name!r}: {known.file} and {manifest.file}",
+                hint="give one a name in [model]",
+            )
+        return known
+
+    def cases(
+        self, manifest: Manifest, *, precisions: tuple[str, ...] | None = None, profiles: tuple[str, ...] | None = None
+    ) -> list[Case]:
+        """Span the matrix for one model; *precisions* and *profiles* are a marker's, and win.
+
+        Raises UsageError for an unknown precision, profile or backend, and for a tolerance that cannot be used.
+        """
+        precisions = precisions or self.settings.precision or manifest.precisions
+        for name in precisions:
+            get_precision(name)
+        cases = [
+            Case(manifest.name, precision, profile, backend, tactics)
+            for backend in self.backend_names
+            for tactics in self.settings.tactics
+            for profile in self._profile_names(manifest, profiles)
+            for precision in precisions
+        ]
+        for case in cases:
+            self.tolerance(case)  # a wrong one must show now, not after minutes of building
+        return cases
+
+    def _profile_names(self, manifest: Manifest, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
+        known = tuple(manifest.profiles) or (DEFAULT_PROFILE,)
+        for name in wanted or ():
+            if name not in known:
+                raise UsageError(f"{manifest.file}: no profile {name!r}", hint=nearest(name, known))
+        if wanted or not self.settings.profile:
+            return wanted or manifest.default_profiles or known
+        # A name from the command line is for the models that have it; that no model has it is the front's to say.
+        return tuple(name for name in self.settings.profile if name in known)
+
+    def manifest(self, case: Case) -> Manifest:
+        return self._manifests[case.model]
+
+    def model(self, name: str) -> Model:
+        """The untyped model, loaded or built once. Raises ModelError."""
+        from pytest_trt.artifacts.models import obtain_model
+
+        if name in self._broken:
+            raise self._broken[name].again()
+        if name not in self._models:
+            try:
+                self._models[name] = obtain_model(self._manifests[name], self.store, self.progress)
+            except TrtError as error:
+                # Every case asks for it again: a large file is read, and a slow source run, once only.
+                self._broken[name] = error.again()
+                raise
+        return self._models[name]
+
+    def profile(self, case: Case) -> Profile:
+        """The case's profile, checked against the model. Raises ProfileError."""
+        return next(profile for profile in self.profiles(case) if profile.name == case.profile)
+
+    def profiles(self, case: Case) -> tuple[Profile, ...]:
+        """All profiles of the case's model, each checked against it; a derived one where the manifest has none."""
+        manifest, model = self.manifest(case), self.model(case.model)
+        found = tuple(manifest.profiles.values())
+        if not found:
+            real = self._real_inputs(manifest)
+            rows = manifest.inputs_file is not None or manifest.inputs_source is not None
+            found = (default_profile(model.inputs, real.sets if real else (), rows=rows),)
+        for profile in found:
+            profile.validate(model.inputs)
+        return found
+
+    def inputs(self, case: Case, shapes: Mapping[str, Shape]) -> InputSet:
+        """The user's input samples, or labelled synthetic ones. Raises InputsError."""
+        from pytest_trt.spec.synthetic import synthetic_inputs
+
+        manifest, key = self.manifest(case), (case.model, str(sorted(shapes.items())))
+        real = self._real_inputs(manifest)
+        if real is not None:
+            return real
+        if key not in self._synthetic:
+            self._synthetic[key] = synthetic_inputs(
+                self.model(case.model).inputs,
+                shapes,
+                seed=self.settings.seed,
+                ranges=manifest.ranges,
+                count=_SYNTHETIC_SAMPLES,
+            )
+        return self._synthetic[key]
+
+    def _real_inputs(self, manifest: Manifest) -> InputSet | None:
+        from pytest_trt.artifacts.models import call_source
+        from pytest_trt.spec.input_files import inputs_from_arrays, load_inputs
+
+        if manifest.name not in self._inputs:
+            model, source = self.model(manifest.name), self._files_of_inputs(manifest)
+            found = None
+            if source is not None:
+                found = load_inputs(
+                    source,
+                    model.inputs,
+                    labels=manifest.labels,
+                    model_outputs=model.outputs,
+                    allow_nonfinite=manifest.allow_nonfinite,
+                )
+            elif manifest.inputs_source is not None:
+                arrays = call_source(manifest, manifest.inputs_source)
+                found = inputs_from_arrays(
+                    arrays,
+                    model.inputs,
+                    origin=manifest.inputs_source,
+                    labels=manifest.labels,
+                    allow_nonfinite=manifest.allow_nonfinite,
+                )
+            self._inputs[manifest.name] = found
+        return self._inputs[manifest.name]
+
+    def _files_of_inputs(self, manifest: Manifest) -> Path | None:
+        if manifest.inputs_file is not None:
+            return manifest.inputs_file
+        has_sets = manifest.inputs_source is None and any(manifest.folder.glob("test_data_set_*"))
+        return manifest.folder if has_sets else None
+
+    def samples(self, case: Case, shapes: Mapping[str, Shape], limit: int | None) -> tuple[list[Sample], str]:
+        """The samples at *shapes*, and the fingerprint of exactly these."""
+        inputs = self.inputs(case, shapes)
+        samples = inputs.samples(shapes, limit=limit)
+        return samples, f"{inputs.fingerprint}@{sorted(shapes.items())}[:{limit}]"
+
+    def expected(
+        self, case: Case, shapes: Mapping[str, Shape], limit: int | None
+    ) -> tuple[list[Sample], list[dict[str, Any]], str]:
+        """The samples at *shapes*, their expected outputs (stored ones, else the reference's), and who made these."""
+        from pytest_trt.artifacts.references import obtain_reference
+
+        samples, fingerprint = self.samples(case, shapes, limit)
+        stored = [sample.expected for sample in samples]
+        if all(stored):
+            return samples, [dict(outputs) for outputs in stored if outputs], "stored outputs"
+        reference = obtain_reference(self.store, self.model(case.model), samples, fingerprint, self.progress)
+        return samples, list(reference.outputs), reference.origin
+
+    def tolerance(self, case: Case, overrides: Mapping[str, Any] | None = None, origin: str = "") -> ToleranceSet:
+        """Preset of the precision < manifest < command line < marker; each value knows where it comes from."""
+        from pytest_trt.accuracy.tolerance import parse_tolerance
+
+        limits = self._preset(self.manifest(case), case.precision)
+        if self.settings.tolerance:
+            limits = limits.merged(parse_tolerance(self.settings.tolerance), "--trt-tolerance")
+        return limits.merged(overrides or {}, origin)
+
+    def _preset(self, manifest: Manifest, precision: str) -> ToleranceSet:
+        from pytest_trt.accuracy.tolerance import ToleranceSet, default_tolerance
+
+        origin = f"[tolerance.{precision}] in {manifest.file.name}"
+        return ToleranceSet(default_tolerance(precision)).merged(manifest.tolerance.get(precision, {}), origin)
