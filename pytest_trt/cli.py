@@ -106,10 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     baseline = command("baseline", _baseline, "list baselines, or accept those of a report")
     baseline.add_argument("action", choices=("ls", "accept"))
     baseline.add_argument("report_file", nargs="?", type=Path, metavar="REPORT", help="for accept: a report.json")
-    report = command("report", _report, "render a report.json as Markdown")
-    report.add_argument("report_file", type=Path, metavar="REPORT")
+    report = command("report", _report, "render report.json files as one Markdown page")
+    report.add_argument("reports", nargs="+", type=Path, metavar="REPORT")
     report.add_argument("--title", default="Results")
     report.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to standard output")
+    report.add_argument("--records", type=Path, metavar="FILE", help="also write the merged records, without samples")
     return parser
 
 
@@ -253,11 +254,15 @@ def _baseline(lab: Lab, given: argparse.Namespace) -> int:
     return PASS
 
 
-def _report(lab: Lab, given: argparse.Namespace) -> int:  # noqa: ARG001
-    from pytest_trt.report.export import read_report
+def _report(lab: Lab, given: argparse.Namespace) -> int:
+    from pytest_trt.record import merge_records
+    from pytest_trt.report.export import read_report, write_report
     from pytest_trt.report.markdown import render
 
-    page = render(read_report(given.report_file), given.title)
+    records = merge_records(record for file in given.reports for record in read_report(file))
+    if given.records:
+        write_report(given.records, records, lab.root, samples=False)
+    page = render(records, given.title)
     if given.output:
         given.output.write_text(page, encoding="utf-8")
     else:

@@ -87,12 +87,12 @@ _SECTIONS = ("environment", "engine", "precision", "inputs", "accuracy", "latenc
 
 def merge_records(records: Iterable[Record]) -> list[Record]:
     """Merge the parts of each case, keeping the order in which cases first appear."""
-    merged: dict[str, Record] = {}
+    merged: dict[Case, Record] = {}
     for record in records:
-        if record.case.id in merged:
-            merged[record.case.id].merge(record)
+        if record.case in merged:
+            merged[record.case].merge(record)
         else:
-            merged[record.case.id] = record
+            merged[record.case] = record
     return list(merged.values())
 
 

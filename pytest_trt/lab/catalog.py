@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,7 +203,7 @@ class Catalog:
                     labels=manifest.labels,
                     allow_nonfinite=manifest.allow_nonfinite,
                 )
-            self._inputs[manifest.name] = found
+            self._inputs[manifest.name] = replace(found, synthetic=True) if found and manifest.synthetic else found
         return self._inputs[manifest.name]
 
     def _files_of_inputs(self, manifest: Manifest) -> Path | None:

@@ -92,7 +92,7 @@ def decide(baseline: Summary, candidate: Summary, *, threshold: float, clock: st
     *clock* names the prior (see BETWEEN_PROCESSES); *rebuilt* says that the two plans differ.
     Raises ValueError for an unknown clock or a threshold ≤ 0.
     """
-    if threshold <= 0:
+    if not threshold > 0:  # nan as well
         raise ValueError(f"threshold must be positive, got {threshold}")
     if clock not in BETWEEN_PROCESSES:
         raise ValueError(f"unknown clock {clock!r}; known: {', '.join(BETWEEN_PROCESSES)}")

@@ -64,5 +64,6 @@ def _block_size(per_launch_ms: float) -> int:
 
 
 def _around(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """One value where a reading did not change, ``[before, after]`` where it did."""
-    return {k: after[k] if before.get(k) == after[k] else [before.get(k), after[k]] for k in after}
+    """One value where a reading did not change, ``[before, after]`` where it did; None where it was not given."""
+    pairs = {k: [before.get(k), after.get(k)] for k in {**before, **after}}
+    return {k: pair[1] if pair[0] == pair[1] else pair for k, pair in pairs.items()}

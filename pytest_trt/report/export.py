@@ -16,8 +16,8 @@ from pytest_trt.record import SCHEMA_VERSION, Record
 __all__ = ["read_report", "write_report"]
 
 
-def write_report(path: Path, records: Sequence[Record], root: Path) -> None:
-    """Write *records* to *path*. Raises UsageError when it cannot be written."""
+def write_report(path: Path, records: Sequence[Record], root: Path, *, samples: bool = True) -> None:
+    """Write *records* to *path*, with their latency samples or without. Raises UsageError when that fails."""
     content: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "pytest_trt": __version__,
@@ -26,13 +26,20 @@ def write_report(path: Path, records: Sequence[Record], root: Path) -> None:
         "totals": {
             outcome: sum(r.outcome == outcome for r in records) for outcome in sorted({r.outcome for r in records})
         },
-        "records": [record.to_json() for record in records],
+        "records": [_row(record, samples) for record in records],
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--trt-report: {path} cannot be written: {error}") from error
+
+
+def _row(record: Record, samples: bool) -> dict[str, Any]:
+    row = record.to_json()
+    if row["latency"] and not samples:
+        row["latency"] = {k: v for k, v in row["latency"].items() if k != "samples_ms"}
+    return row
 
 
 def read_report(path: Path) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Records -> a Markdown page: the environment, a table per model, and every failure in full."""
+"""Records -> a Markdown page: the environments, a table per model, and every failure and skip in words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,22 @@ from pytest_trt.report.terminal import notes, row
 
 __all__ = ["render"]
 
-_HEADER = ("case", "engine", "max abs", "cosine", "top-1", "median ms", "p95 ms", "vs baseline", "result")
+_HEADER = (
+    "case",
+    "build s",
+    "plan MB",
+    "layers by type",
+    "max abs",
+    "cosine",
+    "top-1",
+    "median ms",
+    "p95 ms",
+    "CoV",
+    "H2D + D2H ms",
+    "clock",
+    "vs baseline",
+    "result",
+)
 
 
 def render(records: Sequence[Record], title: str) -> str:
@@ -20,19 +35,59 @@ def render(records: Sequence[Record], title: str) -> str:
     for environment in environments.values():
         libraries = ", ".join(f"{k} {v}" for k, v in environment["libraries"].items())
         lines.append(
-            f"- **{environment['backend']}** on {environment['device']};"
+            f"- **{environment['backend']}** on {environment['device']}, {environment['system']};"
             f" driver {environment['driver'] or '-'}; {libraries}"
         )
     for model in dict.fromkeys(r.case.model for r in records):
-        lines += ["", f"## {model}", "", "| " + " | ".join(_HEADER) + " |", "|" + "---|" * len(_HEADER)]
-        lines += [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in row(r)) + " |"
-            for r in records
-            if r.case.model == model
-        ]
+        mine = [r for r in records if r.case.model == model]
+        lines += ["", f"## {model}", "", f"Inputs: {_inputs(mine)}.", ""]
+        lines += ["| " + " | ".join(_HEADER) + " |", "|" + "---|" * len(_HEADER)]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(r)) + " |" for r in mine]
     failures = [r for r in records if r.outcome in ("failed", "error")]
     if failures:
         lines += ["", "## What failed", ""]
-        lines += [f"- `{r.case.id}` {part}: {message}" for r in failures for part, message in r.messages.items()]
-    lines += ["", "## Notes", "", *(f"- {line.removeprefix('* ')}" for line in notes(records)), ""]
+        lines += [f"- {part}: {_inline(message)}" for r in failures for part, message in r.messages.items()]
+    lines += ["", "## Notes", "", *(f"- {_inline(line.removeprefix('* '))}" for line in notes(records)), ""]
     return "\n".join(lines)
+
+
+def _inputs(records: Sequence[Record]) -> str:
+    known = dict.fromkeys(f"{r.inputs['origin']}" for r in records if r.inputs)
+    return "; ".join(known) or "not read"
+
+
+def _inline(text: str) -> str:
+    return " ".join(text.split()).replace("<", "&lt;")
+
+
+def _cells(record: Record) -> tuple[str, ...]:
+    case, _, max_abs, cosine, top1, median, p95, baseline, result = row(record, backend=False)
+    engine, latency = record.engine or {}, record.latency or {}
+    transfers = latency.get("transfers_ms") or {}
+    return (
+        case,
+        _form(engine.get("build_seconds"), "{:.1f}"),
+        _form(engine.get("plan_bytes"), "{:.2f}", 1e-6),
+        _layers(engine.get("precisions")),
+        max_abs,
+        cosine,
+        top1,
+        median,
+        p95,
+        _form((latency.get("summary") or {}).get("cov"), "{:.2%}"),
+        " + ".join(f"{value:.4f}" for value in transfers.values()) or "-",
+        latency.get("clock", "-"),
+        baseline,
+        result,
+    )
+
+
+def _layers(census: Any) -> str:
+    """The engine's layers by data type, as its inspector shows them."""
+    if isinstance(census, dict):
+        return ", ".join(f"{count} {name}" for name, count in census.items())
+    return str(census or "-")
+
+
+def _form(value: float | None, form: str, factor: float = 1.0) -> str:
+    return "-" if value is None else form.format(value * factor)

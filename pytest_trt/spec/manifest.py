@@ -31,7 +31,14 @@ _SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
         "variant": (str,),
         "requires": (list,),
     },
-    "inputs": {"file": (str,), "source": (str,), "labels": (str,), "range": (dict,), "allow_nonfinite": (bool,)},
+    "inputs": {
+        "file": (str,),
+        "source": (str,),
+        "labels": (str,),
+        "range": (dict,),
+        "allow_nonfinite": (bool,),
+        "synthetic": (bool,),
+    },
     "build": {"workspace_mb": (int,), "optimization_level": (int,)},
     "latency": {"threshold": (int, float)},
     "run": {"precisions": (list,), "profiles": (list,)},
@@ -74,6 +81,7 @@ class Manifest:
     labels: str | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     allow_nonfinite: bool = False
+    synthetic: bool = False  # what file or source give is invented, and every report says so
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     precision: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tolerance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -139,6 +147,7 @@ class _Reader:
             labels=inputs.get("labels"),
             ranges={k: self.pair(k, v) for k, v in inputs.get("range", {}).items()},
             allow_nonfinite=inputs.get("allow_nonfinite", False),
+            synthetic=inputs.get("synthetic", False),
             profiles={k: self.profile(k, v) for k, v in table.get("profiles", {}).items()},
             precision=precision,
             tolerance=table.get("tolerance", {}),
