@@ -4,6 +4,19 @@ The entry point imports this file in every pytest run of the environment, so it 
 public names are resolved on first use (PEP 562).
 """
 
+TYPE_CHECKING = False  # type checkers take it for true by its name; typing would be an import
+if TYPE_CHECKING:
+    from pytest_trt.accuracy import compare as compare
+    from pytest_trt.accuracy.comparison import Comparison as Comparison
+    from pytest_trt.environment import Environment as Environment
+    from pytest_trt.lab import Lab as Lab
+    from pytest_trt.latency.gate import Verdict as Verdict
+    from pytest_trt.record import Record as Record
+    from pytest_trt.settings import Settings as Settings
+    from pytest_trt.spec.case import Case as Case
+    from pytest_trt.spec.model import Model as Model
+    from pytest_trt.spec.shapes import Profile as Profile
+
 __version__ = "0.1.0"
 
 _PUBLIC = {

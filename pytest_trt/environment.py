@@ -68,8 +68,9 @@ class Environment:
         """Say which fields of a stored environment differ from this one: ``driver: 550 → 580``."""
         mine = self.to_json()
         lines = []
-        for name, old in other.items():
-            new = mine.get(name)
+        # A field that only one side has is a difference as well: half a description is no match.
+        for name in {**mine, **other}:
+            old, new = other.get(name), mine.get(name)
             if name == "libraries" and isinstance(old, dict) and isinstance(new, dict):
                 lines += [
                     f"{k}: {old.get(k, '-')} → {new.get(k, '-')}"

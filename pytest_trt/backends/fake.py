@@ -76,7 +76,8 @@ class FakeBackend:
     def load(self, plan: bytes, request: BuildRequest) -> FakeSession:
         try:
             described = json.loads(plan)
-        except ValueError as error:
+            described["precision"]
+        except (ValueError, TypeError, KeyError) as error:
             raise RunError(f"this is no plan of the fake backend: {error}") from error
         return FakeSession(request.model, described, self.faults)
 

@@ -61,7 +61,7 @@ class CpuBackend:
             (options.workspace_bytes, "--trt-workspace"),
             (options.optimization_level, "--trt-opt-level"),
         ):
-            if value:
+            if value not in (None, ()):  # a 0 was asked for as well
                 raise UsageError(
                     f"{flag} is TensorRT's; onnxruntime-cpu has nothing like it",
                     hint=f"leave {flag} out, or add --trt-backend=tensorrt",

@@ -20,6 +20,9 @@ __all__ = ["SCHEMA_VERSION", "BaselineStore", "Match", "environment_of"]
 
 SCHEMA_VERSION = 1
 
+# What a judgement reads of an entry; a file that was edited by hand or merged by git may lack it.
+_NEEDED = {"recorded", "accuracy", "latency"}
+
 
 @dataclass(frozen=True)
 class Match:
@@ -82,6 +85,9 @@ class BaselineStore:
                     )
                 if not isinstance(content["cases"], dict) or not isinstance(content["environment"], dict):
                     raise TypeError("cases and environment must be objects")
+                for name, entry in content["cases"].items():
+                    if not isinstance(entry, dict) or not entry.keys() >= _NEEDED:
+                        raise TypeError(f"case {name!r} needs {', '.join(sorted(_NEEDED))}")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise BaselineError(
                     f"{file}: not a baseline file ({type(error).__name__}: {error})",
@@ -92,19 +98,21 @@ class BaselineStore:
 
     def accept(self, records: Iterable[Record], *, reason: str) -> list[str]:
         """Write *records* as baselines; return a line ``id: old → new`` for each. Files appear atomically."""
-        by_file: dict[Path, list[Record]] = {}
+        groups: dict[tuple[Environment, str], list[Record]] = {}
         for record in records:
-            by_file.setdefault(self._file(environment_of(record), record.case.model), []).append(record)
+            groups.setdefault((environment_of(record), record.case.model), []).append(record)
         lines = []
-        for file, group in by_file.items():
+        for (environment, model), group in groups.items():
+            # Found when its turn comes: a group before may have taken the name.
+            file = self._file(environment, model)
             content: dict[str, Any] = (
                 self.load(file)
                 if file.exists()
-                else {"schema": SCHEMA_VERSION, "environment": environment_of(group[0]).to_json(), "cases": {}}
+                else {"schema": SCHEMA_VERSION, "environment": environment.to_json(), "cases": {}}
             )
             for record in group:
                 old = content["cases"].get(record.case.id)
-                content["cases"][record.case.id] = new = _entry(record, reason)
+                content["cases"][record.case.id] = new = _entry(record, reason, old)
                 lines.append(f"{record.case.id}: {_brief(old)} → {_brief(new)}")
             self._write(file, content)
         return lines
@@ -125,12 +133,15 @@ class BaselineStore:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".tmp")
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=False) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(file)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                    stream.write(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=False) + "\n")
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                Path(name).chmod(0o644)
+                Path(name).replace(file)
+            finally:
+                Path(name).unlink(missing_ok=True)
         except OSError as error:
             raise BaselineError(
                 f"{file}: cannot be written: {error}", hint="choose another folder with --trt-baselines"
@@ -148,20 +159,26 @@ def _file_name(model: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in model) + ".json"
 
 
-def _entry(record: Record, reason: str) -> dict[str, Any]:
+def _entry(record: Record, reason: str, old: dict[str, Any] | None) -> dict[str, Any]:
     outputs = (record.accuracy or {}).get("outputs", {})
+    fingerprint = (record.engine or {}).get("model_fingerprint", "")[:16]
+    # A run of one part alone (--trt-latency=off, -k latency) keeps what is stored of the other for the same model.
+    kept = old if old and old.get("model_fingerprint") == fingerprint else {}
+    accuracy = {
+        name: {k: _rounded(o.get(k)) for k in ("max_abs", "rmse", "cosine", "top1")}
+        for name, o in sorted(outputs.items())
+    }
+    latency = {"clock": record.latency["clock"], **record.latency["summary"]} if record.latency else None
+    # The plan is the one that the latency was measured on.
+    measured = kept if latency is None and kept.get("latency") else record.engine or {}
     return {
         "recorded": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "reason": reason,
         **({"simulated": True} if record.simulated else {}),
-        "model_fingerprint": (record.engine or {}).get("model_fingerprint", "")[:16],
-        "accuracy": {
-            name: {k: _rounded(o.get(k)) for k in ("max_abs", "rmse", "cosine", "top1")}
-            for name, o in sorted(outputs.items())
-        },
-        "latency": {"clock": record.latency["clock"], **record.latency["summary"]} if record.latency else None,
-        "plan": (record.engine or {}).get("plan"),
-        "plan_bytes": (record.engine or {}).get("plan_bytes"),
+        "model_fingerprint": fingerprint,
+        "accuracy": accuracy or kept.get("accuracy", {}),
+        "latency": latency or kept.get("latency"),
+        **{name: measured.get(name) for name in ("plan", "plan_bytes")},
     }
 
 

@@ -133,25 +133,25 @@ class Lab(Workshop):
         from pytest_trt.latency.gate import Outcome, decide
         from pytest_trt.latency.stats import Summary, summarize
 
-        session = self._judged_session(case, record)
-        taken, transfers, note = self._sample(case, session)
-        summary = summarize(taken.values_ms)
+        taken, transfers, note = self._sample(case, self._judged_session(case, record))
+        summary = summarize(*(samples.values_ms for samples in taken))
+        clock = taken[0].clock
         record.latency = latency_section(taken, summary, transfers, note)
         match = self.match(case, record)
         stored = (match.entry or {}).get("latency")
-        if not stored or stored["clock"] != taken.clock:
+        if not stored or stored["clock"] != clock:
             return None
         verdict = decide(
             Summary.from_json(stored),
             summary,
             threshold=self.threshold(case, threshold),
-            clock=taken.clock,
+            clock=clock,
             rebuilt=(match.entry or {}).get("plan") != (record.engine or {})["plan"],
         )
         record.verdict = {**verdict.to_json(), "gates": match.gates}
         if match.gates and verdict.outcome is Outcome.FAIL:
             evidence = [
-                f"measured     {summary.median_ms:.4g} ms ({taken.clock})",
+                f"measured     {summary.median_ms:.4g} ms ({clock}, {summary.loads} loads)",
                 f"baseline     {stored['median_ms']:.4g} ms, recorded {(match.entry or {})['recorded']}, {match.file}",
                 f"noise        {verdict.level}",
                 "",
@@ -160,16 +160,19 @@ class Lab(Workshop):
             raise LatencyFailure(f"{case}: {verdict.sentence}", "\n".join(evidence))
         return verdict
 
-    def _sample(self, case: Case, session: Session) -> tuple[Samples, dict[str, float], str]:
+    def _sample(self, case: Case, session: Session) -> tuple[list[Samples], dict[str, float], str]:
         from pytest_trt.latency.timer import sample
 
+        settings = self.settings
         feeds = self.samples(case, self.profile(case).at("opt"), 1)[0][0].feeds
+        taken = []
         with self.device_lock(case.backend):
-            session.stage(feeds)
-            clock = session.clock()
-            taken = sample(
-                session.launch, clock, warmup_seconds=self.settings.warmup, duration_seconds=self.settings.duration
-            )
+            for load in range(settings.loads):
+                if load:
+                    session = self.reload(case)
+                session.stage(feeds)
+                clock, seconds = session.clock(), settings.duration / settings.loads
+                taken.append(sample(session.launch, clock, warmup_seconds=settings.warmup, duration_seconds=seconds))
             return taken, session.transfers_ms(feeds), getattr(clock, "note", "")
 
     def match(self, case: Case, record: Record) -> Match:

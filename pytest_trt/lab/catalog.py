@@ -180,7 +180,7 @@ class Catalog:
         return self._synthetic[key]
 
     def _real_inputs(self, manifest: Manifest) -> InputSet | None:
-        from pytest_trt.artifacts.models import call_source
+        from pytest_trt.artifacts.models import call_inputs_source
         from pytest_trt.spec.input_files import inputs_from_arrays, load_inputs
 
         if manifest.name not in self._inputs:
@@ -195,9 +195,8 @@ class Catalog:
                     allow_nonfinite=manifest.allow_nonfinite,
                 )
             elif manifest.inputs_source is not None:
-                arrays = call_source(manifest, manifest.inputs_source)
                 found = inputs_from_arrays(
-                    arrays,
+                    call_inputs_source(manifest),
                     model.inputs,
                     origin=manifest.inputs_source,
                     labels=manifest.labels,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends import BuildOptions, BuildRequest, Progress, Session, silent
-from pytest_trt.errors import UnsupportedError
+from pytest_trt.errors import RunError, UnsupportedError
 from pytest_trt.lab.catalog import Catalog
 from pytest_trt.settings import Settings
 from pytest_trt.spec.case import Case
@@ -106,6 +106,20 @@ class Workshop(Catalog):
             )  # fmt: skip
             self._engine = case, stored, backend.load(stored.plan, request)
         return self._engine[1], self._engine[2]
+
+    def reload(self, case: Case) -> Session:
+        """Load the case's engine again, into other memory than it lies in now, and return the new session."""
+        stored, old = self.engine(case)
+        backend, request = self.backend(case.backend), self.request(case)
+        try:
+            session = backend.load(stored.plan, request)
+        except RunError:
+            # Two at once may be too much for the device; then the new one takes the old one's place.
+            self.close()
+            session = backend.load(stored.plan, request)
+        old.close()
+        self._engine = case, stored, session
+        return session
 
     def device_lock(self, backend: str) -> AbstractContextManager[object]:
         """Exclusive use of a backend's device across processes, for builds and measurements."""

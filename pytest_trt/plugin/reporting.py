@@ -81,7 +81,7 @@ class Collected:
         from pytest_trt.report.terminal import notes, table
 
         terminalreporter.section("TensorRT engines" if _any_tensorrt(self.records) else "engines")
-        for line in table(self.records, width=terminalreporter._tw.fullwidth):
+        for line in table(self.records):
             terminalreporter.write_line(line)
         events = dict.fromkeys([*self.events, *get_lab(self.config).events])
         for line in [*notes(self.records), *self.lines, *events]:

@@ -13,8 +13,12 @@ __all__ = ["notes", "table"]
 _COLUMNS = ("case", "engine", "max abs", "cosine", "top-1", "median ms", "p95 ms", "vs baseline", "result")
 
 
-def table(records: Sequence[Record], width: int) -> list[str]:
-    """The summary table, one row per case, at most *width* columns wide but never so narrow that ids are cut."""
+# Wider than any table: rich would cut ids and numbers to fit a narrower one.
+_WIDTH = 10_000
+
+
+def table(records: Sequence[Record]) -> list[str]:
+    """The summary table, one row per case, as wide as its cells are: a terminal that is narrower wraps its lines."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -28,9 +32,7 @@ def table(records: Sequence[Record], width: int) -> list[str]:
     for record in records:
         grid.add_row(*row(record, backend=several))
     stream = io.StringIO()
-    Console(file=stream, width=max(width, 140), force_terminal=False, highlight=False, markup=False, emoji=False).print(
-        grid
-    )
+    Console(file=stream, width=_WIDTH, force_terminal=False, highlight=False, markup=False, emoji=False).print(grid)
     return [line.rstrip() for line in stream.getvalue().splitlines() if line.strip()]
 
 
@@ -99,7 +101,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         seen = max(r.verdict["detectable"] for r in undecided if r.verdict)
         lines.append(
             f"latency inconclusive ({len(undecided)}): "
-            f" the {_clocks(undecided)} clock of this machine shows a slowdown only above {seen:.0%}; not a failure"
+            f"the {_clocks(undecided)} clock of this machine shows a slowdown only above {seen:.0%}; not a failure"
         )
     engines = [r.engine for r in records if r.engine]
     built = [e for e in engines if e.get("fresh")]

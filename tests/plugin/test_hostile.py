@@ -1,4 +1,4 @@
-"""Broken and hostile models among good ones: each is one red item with its own words, and the rest of the run goes on."""
+"""Broken and hostile models among good ones: each is one red item with its own words, and the rest goes on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
-from hostile import EXPECTED, HOSTILE, INPUTS
+from google.protobuf.message import DecodeError
+from hostile import EXPECTED, HOSTILE, INPUTS, MODELS
 
 Run = Callable[..., pytest.RunResult]
 
@@ -119,3 +121,68 @@ def test_each_hostile_onnx_file_is_one_failed_item(run: Run, project: Path) -> N
     assert_healthy_passed(found)
     assert_no_python_shows(result)
     result.assert_outcomes(failed=len(expected), passed=9, skipped=CASES * len(expected))
+
+
+# What a source returns is in memory: it has no file that could be empty, a link, or have others beside it.
+OF_A_FILE = {"empty_file", "no_graph", "model_symlink"}
+SOURCE = """
+import onnx
+from pathlib import Path
+
+def build():
+    return onnx.ModelProto.FromString(Path(__file__).with_name({name!r}).read_bytes())
+"""
+
+
+def returned_by_a_source(root: Path) -> dict[str, str]:
+    """Write a folder with a ``build.py`` for each hostile model that can be in memory; return what to expect."""
+    expected = {}
+    for name in MODELS.keys() - OF_A_FILE - NO_ARGUMENT:
+        path = place(root, name)
+        try:
+            onnx.ModelProto.FromString(path.read_bytes())
+        except DecodeError:
+            continue
+        path = path.rename(path.with_name(f"{name}.onnx"))
+        (path.parent / "build.py").write_text(SOURCE.format(name=path.name))
+        (path.parent / "trt.toml").write_text(f'[model]\nname = "{name}"\nsource = "build.py:build"\n')
+        expected[name] = "external data that were not loaded" if name.startswith("external_") else EXPECTED[name]
+    return expected
+
+
+def test_what_a_source_returns_is_checked_like_a_file(run: Run, project: Path) -> None:
+    # A source's code and arguments are its key: alike in two folders, they are one model.
+    expected = returned_by_a_source(project / "models")
+
+    result = run("models", PRECISIONS, "--junit-xml=junit.xml")
+
+    found = outcomes(project / "junit.xml")
+    assert len(expected) >= 30
+    assert refused(found, expected, CASES) == ""
+    assert_healthy_passed(found)
+    assert_no_python_shows(result)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("import numpy as np; return {'x': np.ones((2, 4), np.float32), 'z': np.ones(1)}", "array 'z' is no input"),
+        ("return {'x': [[1, 2, 3, 4]]}", "returned list for 'x', not a NumPy array"),
+        ("return [1]", "returned list, not arrays by the names of inputs"),
+        ("return {}", "no array for input 'x'"),
+        ("import numpy as np; return {'x': np.array([['a'] * 4])}", "<U1, but the model wants float32"),
+        ("raise KeyError('images')", "build.py:inputs failed: KeyError: 'images'"),
+        ("import sys; sys.exit('no data set here')", "build.py:inputs failed: SystemExit: no data set here"),
+        ("def", "importing build.py failed: SyntaxError"),
+    ],
+)
+def test_a_source_of_inputs_that_fails_is_one_failed_item(run: Run, project: Path, body: str, message: str) -> None:
+    folder = project / "models" / "tiny"
+    (folder / "trt.toml").write_text('[inputs]\nsource = "build.py:inputs"\n')
+    (folder / "build.py").write_text(f"def inputs():\n    {body}\n")
+
+    result = run("models")
+
+    result.assert_outcomes(failed=1, skipped=2)
+    assert message in result.stdout.str()
+    assert_no_python_shows(result)

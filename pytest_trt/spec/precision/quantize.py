@@ -146,6 +146,7 @@ class _Quantization:
                 for position in planned.activations:
                     node.input[position] = self._activation(node.input[position])
                 if planned.has_weight:
+                    self._say_kernel_shape(node)
                     weights.add(node.input[1])
                     node.input[1] = self._weight(node.input[1], planned.weight_axis)
             self.nodes.append(node)
@@ -160,6 +161,14 @@ class _Quantization:
             "weight_scales": _extremes(self.weight_scales),
             "empty_ranges": self.empty_ranges,
         }
+
+    def _say_kernel_shape(self, node: onnx.NodeProto) -> None:
+        # Optional while the weight is a constant; TensorRT 8.6.0's parser does not look for it behind a DQ.
+        import onnx
+
+        if node.op_type in ("Conv", "ConvTranspose") and all(a.name != "kernel_shape" for a in node.attribute):
+            shape = self.values[node.input[1]].shape[2:]
+            node.attribute.append(onnx.helper.make_attribute("kernel_shape", [int(size) for size in shape]))
 
     def _activation(self, name: str) -> str:
         if (name, None) not in self.done:

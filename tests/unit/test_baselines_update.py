@@ -1,0 +1,141 @@
+"""Accepting baselines: what each mode writes. Outputs that are wrong never become a baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from records import accuracy, failed, passed, simulated
+
+from pytest_trt.baselines.store import BaselineStore, environment_of
+from pytest_trt.baselines.update import selected, update
+from pytest_trt.record import Record
+from pytest_trt.spec.case import Case
+
+MODES = ("new", "failed", "all")
+
+
+def slower() -> Record:
+    """Right, but slower than its baseline."""
+    record = passed(median_ms=2.0)
+    record.outcomes["latency"] = "failed"
+    return record
+
+
+def drifted() -> Record:
+    """Within tolerance, but with a greater error than its baseline."""
+    record = passed()
+    record.outcomes["accuracy"] = "failed"
+    record.accuracy = {**accuracy(rmse=1.0), "drift": ["output 'y': rmse 0.0001 → 1"]}
+    return record
+
+
+def wrong() -> Record:
+    return failed()
+
+
+def not_compared() -> Record:
+    record = passed()
+    record.outcomes["accuracy"] = "error"
+    record.accuracy = None
+    return record
+
+
+def not_honoured() -> Record:
+    """fp16 was asked, and every layer runs in fp32."""
+    record = passed()
+    record.outcomes = {"accuracy": "failed"}
+    assert record.engine is not None
+    record.engine["not_honoured"] = "fp16 was asked, every layer runs in float32"
+    return record
+
+
+def not_run() -> Record:
+    return Record(Case("digits", "bf16", "b8", "tensorrt"), {"accuracy": "skipped"}, environment=passed().environment)
+
+
+def other_driver(record: Record) -> Record:
+    record.environment = {**(record.environment or {}), "driver": "580.1"}
+    return record
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BaselineStore:
+    return BaselineStore(tmp_path / "baselines")
+
+
+@pytest.fixture
+def recorded(store: BaselineStore) -> BaselineStore:
+    """A store that has the baseline of ``passed()``."""
+    store.accept([passed()], reason="first recording")
+    return store
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("make", [wrong, not_compared, not_honoured, not_run])
+def test_what_is_wrong_or_did_not_run_is_never_written(store: BaselineStore, mode: str, make):
+    assert selected(store, [make()], mode) == []
+    assert update(store, [make()], mode, "because") == [f"baselines: nothing to write ({mode})"]
+    assert not store.root.exists()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_has_no_baseline_is_written_in_every_mode(store: BaselineStore, mode: str):
+    records = [passed(), slower(), simulated()]
+
+    assert selected(store, records, mode) == records
+
+
+@pytest.mark.parametrize(
+    ("make", "modes"),
+    [
+        (passed, ["all"]),
+        (slower, ["failed", "all"]),
+        (drifted, ["failed", "all"]),
+        (lambda: other_driver(passed()), ["failed", "all"]),
+        (wrong, []),
+    ],
+    ids=["passed", "slower", "drifted", "stale", "wrong"],
+)
+def test_what_has_a_baseline_is_replaced_by_these_modes(recorded: BaselineStore, make, modes: list[str]):
+    assert [mode for mode in MODES if selected(recorded, [make()], mode)] == modes
+
+
+def test_a_part_alone_is_enough(store: BaselineStore):
+    for part in ("accuracy", "latency"):
+        record = passed()
+        setattr(record, part, None)
+        assert selected(store, [record], "new") == [record]
+
+
+def test_updating_writes_and_says_what(store: BaselineStore):
+    record = passed()
+    lines = update(store, [record, wrong()], "new", None)
+
+    assert lines == [f"baselines: 1 written below {store.root}", "  digits-fp16-b8-tensorrt: none → 1.25 ms"]
+    assert record.baseline == {"state": "new", "median_ms": 1.24}
+    entry = store.match(record.case, environment_of(record)).entry
+    assert entry is not None
+    assert entry["reason"] == "first recording"
+
+
+def test_the_reason_is_kept(recorded: BaselineStore):
+    lines = update(recorded, [slower()], "failed", "exact softmax is slower")
+
+    assert lines[1:] == ["  digits-fp16-b8-tensorrt: 1.25 ms → 2 ms"]
+    entry = recorded.match(passed().case, environment_of(passed())).entry
+    assert entry is not None
+    assert entry["reason"] == "exact softmax is slower"
+
+
+def test_updating_changes_no_outcome(recorded: BaselineStore):
+    record = slower()
+    update(recorded, [record], "all", "because")
+
+    assert record.outcome == "failed"
+
+
+def test_updating_twice_writes_nothing_new(store: BaselineStore):
+    update(store, [passed()], "new", None)
+
+    assert update(store, [passed()], "new", None) == ["baselines: nothing to write (new)"]

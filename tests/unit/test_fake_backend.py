@@ -1,0 +1,200 @@
+"""The simulated backend: exact outputs, invented times, and each fault that it can be told to have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from networks import conv_net, run, weights
+
+from pytest_trt.backends import BuildOptions, BuildRequest, get_backend
+from pytest_trt.backends.fake import FakeBackend, FakeSession
+from pytest_trt.errors import BuildError, RunError, UsageError
+from pytest_trt.spec.model import Model
+from pytest_trt.spec.precision import PRECISIONS, Precision, apply_recipe, get_precision
+from pytest_trt.spec.precision.ranges import calibration_tensors
+from pytest_trt.spec.shapes import Profile
+
+FEEDS = {"x": weights(9, 2, 3, 8, 8)}
+PROFILE = Profile.fixed("p", {"x": (2, 3, 8, 8)})
+
+
+def request_of(name: str = "fp32") -> BuildRequest:
+    precision = get_precision(name)
+    proto = conv_net()
+    ranges = dict.fromkeys(calibration_tensors(proto, {}), (-4.0, 4.0)) if precision.calibrated else None
+    typed = apply_recipe(precision.make_recipe(), proto, ranges)
+    return BuildRequest(Model.from_proto(typed.proto, "net"), precision, PROFILE)
+
+
+def session_of(faults: str | None = None, precision: str = "fp32") -> FakeSession:
+    backend, request = FakeBackend(faults), request_of(precision)
+    return backend.load(backend.build(request).plan, request)
+
+
+def medians(faults: str | None = None, precision: str = "fp32") -> float:
+    session = session_of(faults, precision)
+    return float(np.median(session.clock().time(session.launch, 500)))
+
+
+def test_it_is_always_there_and_says_that_it_is_simulated():
+    backend = get_backend("fake")
+
+    assert backend.probe().ok
+    assert backend.identity() == {"fake": "1"}
+    assert backend.support(PRECISIONS["fp32"]).kind == "native"
+    for name in ("tf32", "fp16", "bf16", "int8"):
+        support = backend.support(PRECISIONS[name])
+        assert (support.kind, support.reason) == ("simulated", f"the fake backend computes {name} in float32")
+    backend.check(BuildOptions(1, 5, ("+A",)))
+
+
+def test_outputs_are_those_of_onnx_runtime():
+    (expected,) = run(conv_net(), FEEDS)
+    found = session_of().run(FEEDS)
+
+    assert list(found) == ["y"]
+    np.testing.assert_allclose(found["y"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("precision", "low", "high"), [("fp16", 1e-6, 1e-2), ("bf16", 1e-4, 1e-1), ("int8", 1e-4, 0.5)]
+)
+def test_low_precisions_have_errors_of_their_size(precision: str, low: float, high: float):
+    exact = session_of().run(FEEDS)["y"]
+    found = session_of(precision=precision).run(FEEDS)["y"]
+
+    error = np.abs(found - exact).max() / np.abs(exact).max()
+    assert found.dtype == np.float32
+    assert low < error < high
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_runs_and_builds_repeat_bit_for_bit(precision: str):
+    one, other = session_of("error=0.1", precision), session_of("error=0.1", precision)
+
+    assert np.array_equal(one.run(FEEDS)["y"], one.run(FEEDS)["y"])
+    assert np.array_equal(one.run(FEEDS)["y"], other.run(FEEDS)["y"])
+    backend = FakeBackend()
+    assert backend.build(request_of(precision)) == backend.build(request_of(precision))
+
+
+def test_an_injected_error_has_its_size():
+    exact, wrong = session_of().run(FEEDS)["y"], session_of("error=0.1").run(FEEDS)["y"]
+
+    share = wrong / exact - 1
+    assert 0.02 < share.std() < 0.3
+    assert np.array_equal(session_of("error=0").run(FEEDS)["y"], exact)
+
+
+def test_times_are_invented_and_repeat():
+    session = session_of()
+    clock = session.clock()
+
+    assert clock.name == "simulated"
+    assert clock.conditions() == {"simulated": True}
+    times = clock.time(session.launch, 500)
+    assert times.shape == (500,)
+    assert times.dtype == np.float64
+    assert 0.4 < np.median(times) < 2.1
+    assert np.array_equal(times, session_of().clock().time(session.launch, 500))
+    assert session.transfers_ms(FEEDS) == {}
+
+
+def test_an_injected_slowdown_is_the_factor():
+    assert medians("latency=1.5") == pytest.approx(1.5 * medians(), rel=1e-9)
+
+
+def test_injected_noise_is_the_spread():
+    session = session_of("noise=0.1")
+    times = session.clock().time(session.launch, 2000)
+
+    assert 0.09 < np.log(times).std() < 0.11
+    quiet = session_of("noise=0")
+    assert np.ptp(quiet.clock().time(quiet.launch, 10)) == 0
+
+
+def test_precisions_take_their_own_times():
+    assert medians(precision="fp16") != medians()
+
+
+def test_a_launch_is_launched():
+    calls: list[int] = []
+    session_of().clock().time(lambda: calls.append(1), 3)
+
+    assert calls
+
+
+def test_a_precision_that_is_ignored_is_in_the_facts():
+    told = FakeBackend("fp32=1").build(request_of("fp16")).facts["not_honoured"]
+
+    assert told == "fp16 was asked, every layer runs in float32 (injected)"
+    assert "not_honoured" not in FakeBackend("fp32=1").build(request_of("fp32")).facts
+    assert "not_honoured" not in FakeBackend().build(request_of("fp16")).facts
+
+
+def test_the_facts_of_a_build():
+    said: list[str] = []
+    built = FakeBackend().build(request_of("fp16"), said.append)
+
+    assert said == ["fake: building net"]
+    assert built.suffix == ".fake"
+    assert built.facts["plan_bytes"] == len(built.plan)
+    assert built.facts["layers"] == len(request_of("fp16").model.proto.graph.node)
+    assert built.facts["simulated"] == "the fake backend computes fp16 in float32"
+    assert "simulated" not in FakeBackend().build(request_of()).facts
+
+
+def test_a_build_can_fail():
+    with pytest.raises(BuildError, match="told to fail") as caught:
+        FakeBackend("build=1").build(request_of())
+    assert caught.value.hint == "leave build=1 out of --trt-fake"
+
+
+def test_faults_can_be_combined():
+    assert FakeBackend(" latency=1.5, error=0.1 ,").faults == {
+        "error": 0.1,
+        "latency": 1.5,
+        "noise": 0.002,
+        "fp32": 0.0,
+        "build": 0.0,
+    }
+    assert FakeBackend(None).faults == FakeBackend("").faults == FakeBackend().faults
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("latncy=2", "--trt-fake: unknown fault 'latncy'", "did you mean 'latency'?"),
+        ("error=much", "--trt-fake: error='much' is not a number", None),
+        ("error", "--trt-fake: error='' is not a number", None),
+        ("=1", "--trt-fake: unknown fault ''", "known: build, error, fp32, latency, noise"),
+    ],
+)
+def test_a_fault_that_nobody_knows(text: str, message: str, hint: str | None):
+    with pytest.raises(UsageError) as caught:
+        FakeBackend(text)
+
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+@pytest.mark.parametrize("plan", [b"", b"\x00\x01", b"3", b"[]", b"{}"])
+def test_what_is_no_plan_is_not_loaded(plan: bytes):
+    with pytest.raises(RunError, match="this is no plan of the fake backend"):
+        FakeBackend().load(plan, request_of())
+
+
+def test_a_closed_session_neither_runs_nor_launches():
+    session = session_of()
+    session.close()
+    session.close()
+
+    with pytest.raises(RunError, match="closed"):
+        session.run(FEEDS)
+    with pytest.raises(RunError, match="closed"):
+        session.launch()
+
+
+def test_every_precision_has_a_simulation():
+    for name, precision in PRECISIONS.items():
+        assert isinstance(precision, Precision)
+        assert session_of(precision=name).run(FEEDS)["y"].shape == (2, 5)

@@ -1,0 +1,130 @@
+"""Summaries of samples: percentiles, spread, and an error of the median that slow drift widens."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_trt.latency.stats import Summary, summarize
+
+durations = st.lists(st.floats(1e-3, 1e4), min_size=1, max_size=200)
+
+
+@given(durations)
+def test_every_figure_is_numpys(values: list[float]):
+    found = summarize(values)
+
+    assert found.count == len(values)
+    assert (found.min_ms, found.max_ms) == (min(values), max(values))
+    for name, percent in (("median_ms", 50), ("p90_ms", 90), ("p95_ms", 95), ("p99_ms", 99)):
+        assert getattr(found, name) == np.percentile(values, percent)
+    assert math.isclose(found.mean_ms, math.fsum(values) / len(values), rel_tol=1e-12)
+    assert math.isclose(found.cov, float(np.std(values)) / found.mean_ms, rel_tol=1e-9, abs_tol=1e-12)
+
+
+@given(durations)
+def test_the_order_of_the_figures(values: list[float]):
+    found = summarize(values)
+
+    assert found.min_ms <= found.median_ms <= found.p90_ms <= found.p95_ms <= found.p99_ms <= found.max_ms
+    assert found.median_se >= 0
+
+
+@given(durations, st.floats(0.1, 10))
+def test_relative_figures_do_not_know_the_unit(values: list[float], factor: float):
+    one, other = summarize(values), summarize(np.multiply(values, factor))
+
+    assert math.isclose(other.median_ms, one.median_ms * factor, rel_tol=1e-9)
+    assert math.isclose(other.cov, one.cov, rel_tol=1e-6, abs_tol=1e-9)
+    assert math.isclose(other.median_se, one.median_se, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def test_percentiles_are_interpolated():
+    found = summarize([4, 1, 3, 2])
+
+    assert (found.median_ms, found.p90_ms) == (2.5, 3.7)
+
+
+def test_one_sample_and_equal_samples_have_no_spread():
+    assert (summarize([2.0]).median_se, summarize([2.0]).cov) == (0.0, 0.0)
+    assert (summarize([2.0] * 50).median_se, summarize([2.0] * 50).cov) == (0.0, 0.0)
+
+
+def test_a_few_samples_have_the_textbook_error():
+    values = np.random.default_rng(0).normal(10, 1, 15)
+
+    expected = 1.2533 * values.std(ddof=1) / math.sqrt(15) / np.median(values)
+    assert math.isclose(summarize(values).median_se, expected, rel_tol=1e-12)
+
+
+def test_slow_drift_widens_the_error_of_the_median_and_shuffling_hides_it():
+    rng = np.random.default_rng(1)
+    noise = rng.normal(1, 0.01, 2000)
+    drift = noise * np.linspace(1, 1.1, 2000)
+
+    steady, drifting, shuffled = summarize(noise), summarize(drift), summarize(rng.permutation(drift))
+    assert drifting.median_se > 10 * steady.median_se
+    assert drifting.median_se > 3 * shuffled.median_se
+    assert math.isclose(drifting.median_ms, shuffled.median_ms, rel_tol=1e-12)
+
+
+def test_a_step_in_the_middle_shows():
+    rng = np.random.default_rng(2)
+    step = rng.normal(1, 0.01, 1000) * np.where(np.arange(1000) < 500, 1, 1.05)
+
+    assert summarize(step).median_se > 5 * summarize(rng.normal(1, 0.01, 1000)).median_se
+
+
+@pytest.mark.parametrize("count", [10, 20, 60, 200, 2000])
+def test_the_error_of_the_median_is_that_of_repeated_runs(count: int):
+    """For samples that do not hang together it agrees with how medians of many runs spread."""
+    runs = np.random.default_rng(count).normal(1, 0.02, (400, count))
+    spread = np.median(runs, axis=1).std()
+    claimed = np.mean([summarize(run).median_se for run in runs])
+
+    assert 0.8 < claimed / spread < 1.2
+
+
+@pytest.mark.parametrize("count", range(1, 50))
+def test_every_number_of_samples_can_be_summarized(count: int):
+    assert math.isfinite(summarize(np.arange(1.0, count + 1)).median_se)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "there are no samples"),
+        ([1.0, 0.0], "must be finite and positive"),
+        ([1.0, -1.0], "must be finite and positive"),
+        ([1.0, math.nan], "must be finite and positive"),
+        ([math.inf], "must be finite and positive"),
+    ],
+)
+def test_what_is_no_duration(values: list[float], message: str):
+    with pytest.raises(ValueError, match=message):
+        summarize(values)
+
+
+@given(durations)
+def test_json_keeps_five_digits_and_reads_itself(values: list[float]):
+    found = summarize(values)
+    data = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    again = Summary.from_json(data)
+
+    assert again.to_json() == data
+    assert again.count == found.count
+    assert math.isclose(again.median_ms, found.median_ms, rel_tol=5e-5)
+
+
+def test_a_stored_summary_may_have_more_keys_but_not_fewer():
+    data = summarize([1, 2, 3]).to_json()
+
+    assert Summary.from_json({**data, "clock": "graph"}) == Summary.from_json(data)
+    del data["p99_ms"]
+    with pytest.raises(KeyError, match="p99_ms"):
+        Summary.from_json(data)
