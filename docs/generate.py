@@ -123,7 +123,8 @@ def _recorded() -> list[SimpleNamespace]:
 def gate_table() -> str:
     """What the gate can see at the default threshold, were there no noise within the runs."""
     from pytest_trt.lab import DEFAULT_THRESHOLD
-    from pytest_trt.latency.gate import BETWEEN_PROCESSES, decide
+    from pytest_trt.latency.gate import BETWEEN_LOADS, BETWEEN_PROCESSES, decide
+    from pytest_trt.settings import Settings
     from pytest_trt.latency.stats import summarize
 
     meaning = {
@@ -132,7 +133,7 @@ def gate_table() -> str:
         "host": "the host's clock around a run of `onnxruntime-cpu`",
         "simulated": "the `fake` backend",
     }
-    still = summarize([1.0])
+    still = summarize(*[[1.0]] * Settings().loads)
     rows = []
     for clock, prior in BETWEEN_PROCESSES.items():
         verdict = decide(still, still, threshold=DEFAULT_THRESHOLD, clock=clock)
@@ -143,13 +144,22 @@ def gate_table() -> str:
                 code(clock),
                 meaning[clock],
                 f"{prior:.1%}",
+                f"{BETWEEN_LOADS[clock]:.1%}",
                 f"×{limit / width:.3f}",
                 f"×{limit * width:.3f}",
                 f"×{1 + verdict.detectable:.3f}",
             )
         )
-    header = ("clock", "how it measures", "between processes", "pass below", "fail above", "smallest detectable")
-    return table(header, rows, frozenset({2, 3, 4, 5}))
+    header = (
+        "clock",
+        "how it measures",
+        "between processes",
+        "between loads",
+        "pass below",
+        "fail above",
+        "smallest detectable",
+    )
+    return table(header, rows, frozenset({2, 3, 4, 5, 6}))
 
 
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {

@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, USAGE)
     except (TrtError, Failure) as error:
         return _fail(error, MISMATCH)
+    except KeyboardInterrupt:
+        return 130  # as a shell says it
     except BrokenPipeError:
         # The reader has seen enough; Python would complain once more while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

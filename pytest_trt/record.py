@@ -75,6 +75,8 @@ class Record:
         """Take in another part of the same case. A section that both have is *other*'s, except that a
         freshly built engine stays visible: the second part always finds it cached."""
         self.outcomes.update(other.outcomes)
+        for part in other.outcomes:
+            self.messages.pop(part, None)  # an earlier attempt's
         self.messages.update(other.messages)
         for name in _SECTIONS:
             theirs, mine = getattr(other, name), getattr(self, name)

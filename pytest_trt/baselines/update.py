@@ -20,7 +20,10 @@ def selected(store: BaselineStore, records: Sequence[Record], mode: str) -> list
         wrong = record.outcomes.get("accuracy") == "error" or not (record.accuracy or {"ok": True})["ok"]
         if not ran or wrong or "not_honoured" in (record.engine or {}):
             continue
-        state = store.match(record.case, environment_of(record)).state
+        match = store.match(record.case, environment_of(record))
+        state = match.state
+        if record.latency and match.gates and not (match.entry or {}).get("latency"):
+            state = "missing"  # recorded while latency was not measured
         if (
             mode == "all"
             or state == "missing"

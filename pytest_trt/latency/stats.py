@@ -83,10 +83,11 @@ def summarize(*loads: ArrayLike) -> Summary:
 
 def _median_standard_error(values: NDArray[np.float64]) -> float:
     # Neighbouring samples are correlated (clocks, caches): medians of whole stretches show that, single
-    # samples do not. With few samples the stretches are single samples, and 1.2533 σ/√n is the textbook value.
+    # samples do not. A median of few samples is less certain than their mean: 1.2533 σ/√n is the textbook value,
+    # which medians of stretches of three or fewer do not contain yet.
     batches = np.array_split(values, min(_BATCHES, values.size))
     medians = np.array([np.median(batch) for batch in batches])
     if medians.size < 2:
         return 0.0
-    factor = 1.2533 if values.size <= _BATCHES else 1.0
+    factor = 1.2533 if values.size <= 3 * _BATCHES else 1.0
     return float(factor * medians.std(ddof=1) / np.sqrt(medians.size))

@@ -60,11 +60,12 @@ def _check_names(config: pytest.Config, settings: Settings) -> None:
         from pytest_trt.accuracy.tolerance import parse_tolerance
 
         parse_tolerance(settings.tolerance)
-    if settings.backend:
+    asks_of_the_builder = settings.workspace or settings.opt_level is not None or any(settings.tactics)
+    if settings.backend or asks_of_the_builder:
         from pytest_trt.backends import BuildOptions
 
         lab = get_lab(config)
-        for name in settings.backend:
+        for name in lab.backend_names:
             for tactics in settings.tactics:
                 lab.backend(name).check(BuildOptions(settings.workspace, settings.opt_level, tactics))
 

@@ -38,15 +38,16 @@ def render(records: Sequence[Record], title: str) -> str:
             f"- **{environment['backend']}** on {environment['device']}, {environment['system']};"
             f" driver {environment['driver'] or '-'}; {libraries}"
         )
+    several = len({r.case.backend for r in records}) > 1
     for model in dict.fromkeys(r.case.model for r in records):
         mine = [r for r in records if r.case.model == model]
         lines += ["", f"## {model}", "", f"Inputs: {_inputs(mine)}.", ""]
         lines += ["| " + " | ".join(_HEADER) + " |", "|" + "---|" * len(_HEADER)]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(r)) + " |" for r in mine]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(r, several)) + " |" for r in mine]
     failures = [r for r in records if r.outcome in ("failed", "error")]
     if failures:
         lines += ["", "## What failed", ""]
-        lines += [f"- {part}: {_inline(message)}" for r in failures for part, message in r.messages.items()]
+        lines += [f"- `{r.case.id}` {part}: {_inline(m)}" for r in failures for part, m in r.messages.items()]
     lines += ["", "## Notes", "", *(f"- {_inline(line.removeprefix('* '))}" for line in notes(records)), ""]
     return "\n".join(lines)
 
@@ -60,8 +61,8 @@ def _inline(text: str) -> str:
     return " ".join(text.split()).replace("<", "&lt;")
 
 
-def _cells(record: Record) -> tuple[str, ...]:
-    case, _, max_abs, cosine, top1, median, p95, baseline, result = row(record, backend=False)
+def _cells(record: Record, backend: bool) -> tuple[str, ...]:
+    case, _, max_abs, cosine, top1, median, p95, baseline, result = row(record, backend=backend)
     engine, latency = record.engine or {}, record.latency or {}
     transfers = latency.get("transfers_ms") or {}
     return (

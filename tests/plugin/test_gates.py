@@ -32,7 +32,8 @@ def test_outputs_that_are_not_close_say_where_and_how_to_go_on(run: Run) -> None
             "*mismatched * / *",
             "*worst abs * at *",
             "*tolerance *fp32 default*",
-            "reproduce    pytest-trt compare models/tiny --precision=fp32 --profile=b8 --backend=fake --fake=error=0.05",
+            "reproduce    pytest-trt compare models/tiny --precision=fp32 --profile=b8 --backend=fake"
+            " --fake=error=0.05",
         ]
     )
 

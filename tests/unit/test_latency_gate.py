@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_trt.latency.gate import BETWEEN_BUILDS, BETWEEN_PROCESSES, Outcome, Verdict, decide
+from pytest_trt.latency.gate import BETWEEN_BUILDS, BETWEEN_LOADS, BETWEEN_PROCESSES, Outcome, Verdict, decide
 from pytest_trt.latency.stats import Summary, summarize
 
 ORDER = [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL]
@@ -47,12 +47,12 @@ def judge(
         (1.10, 0.010, "simulated", Outcome.FAIL),
         (1.00, 0.010, "simulated", Outcome.PASS),
         (1.00, 0.000, "graph", Outcome.PASS),
-        (1.04, 0.000, "graph", Outcome.PASS),
-        (1.06, 0.000, "graph", Outcome.FAIL),
-        (1.052, 0.000, "graph", Outcome.INCONCLUSIVE),
-        (1.00, 0.000, "sync", Outcome.PASS),
+        (1.04, 0.000, "graph", Outcome.INCONCLUSIVE),
+        (1.06, 0.000, "graph", Outcome.INCONCLUSIVE),
+        (1.10, 0.000, "graph", Outcome.FAIL),
+        (0.99, 0.000, "sync", Outcome.PASS),
         (1.04, 0.000, "sync", Outcome.INCONCLUSIVE),
-        (1.10, 0.000, "sync", Outcome.FAIL),
+        (1.12, 0.000, "sync", Outcome.FAIL),
         (1.00, 0.000, "host", Outcome.INCONCLUSIVE),
         (1.50, 0.000, "host", Outcome.INCONCLUSIVE),
         (4.00, 0.000, "host", Outcome.FAIL),
@@ -66,7 +66,7 @@ def test_outcomes_at_five_percent(ratio: float, se: float, clock: str, outcome: 
 def test_the_interval_is_the_documented_one():
     verdict = decide(summary(2.0, 0.01), summary(2.2, 0.02), threshold=0.05, clock="sync")
 
-    sigma = math.sqrt(0.01**2 + 0.02**2 + 2 * 0.01**2)
+    sigma = math.sqrt(0.01**2 + 0.02**2 + 2 * 0.01**2 + 2 * 0.015**2)
     assert math.isclose(verdict.ratio, 1.1)
     assert math.isclose(verdict.low, 1.1 * math.exp(-1.96 * sigma))
     assert math.isclose(verdict.high, 1.1 * math.exp(1.96 * sigma))
@@ -116,7 +116,7 @@ def test_what_is_called_detectable_is_detected_nineteen_times_of_twenty(clock: s
     """Simulated: medians of fresh processes scatter as the prior says, and around the median as its error says."""
     rng = np.random.default_rng(0)
     claimed = judge(1.0, se, clock=clock).detectable
-    prior, runs = BETWEEN_PROCESSES[clock], 1500
+    prior, runs = math.hypot(BETWEEN_PROCESSES[clock], BETWEEN_LOADS[clock]), 1500
     scatter = np.exp(math.hypot(prior, se) * rng.standard_normal((2, runs)))
 
     def share_of(outcome: Outcome, slowdown: float) -> float:
@@ -143,17 +143,26 @@ def test_samples_of_equal_speed_do_not_turn_red():
 
 
 def test_another_plan_is_judged_against_the_noise_between_builds():
-    same, other = judge(1.04, clock="graph"), judge(1.04, clock="graph", rebuilt=True)
+    same, other = judge(1.10, clock="graph"), judge(1.10, clock="graph", rebuilt=True)
 
-    assert (same.outcome, other.outcome) == (Outcome.PASS, Outcome.INCONCLUSIVE)
-    assert math.isclose(other.high, 1.04 * math.exp(1.96 * math.sqrt(2) * BETWEEN_BUILDS))
-    assert same.level == "between processes"
+    assert (same.outcome, other.outcome) == (Outcome.FAIL, Outcome.INCONCLUSIVE)
+    sigma = math.sqrt(2) * math.hypot(BETWEEN_BUILDS, BETWEEN_PROCESSES["graph"], BETWEEN_LOADS["graph"])
+    assert math.isclose(other.high, 1.10 * math.exp(1.96 * sigma))
+    assert same.level == "between loads of one plan"
     assert other.level.startswith("between builds")
 
 
-def test_a_clock_that_is_worse_than_builds_stays_worse():
-    assert judge(1.2, clock="host", rebuilt=True).high == judge(1.2, clock="host").high
-    assert judge(1.2, rebuilt=True).high == judge(1.2).high  # simulated: there are no tactics to choose
+def test_more_loads_narrow_the_interval():
+    one, nine = summary(2.0), replace(summary(2.0), loads=9)
+
+    narrow, wide = (decide(s, s, threshold=0.05, clock="graph") for s in (nine, one))
+
+    assert narrow.high < wide.high
+    assert narrow.detectable < wide.detectable
+
+
+def test_a_simulated_clock_knows_no_tactics():
+    assert judge(1.2, rebuilt=True).high == judge(1.2).high
 
 
 def test_an_unknown_clock_is_refused():

@@ -125,6 +125,18 @@ def test_a_stored_summary_may_have_more_keys_but_not_fewer():
     data = summarize([1, 2, 3]).to_json()
 
     assert Summary.from_json({**data, "clock": "graph"}) == Summary.from_json(data)
+    del data["loads"]  # a file written before there were several
+    assert Summary.from_json(data).loads == 1
     del data["p99_ms"]
-    with pytest.raises(KeyError, match="p99_ms"):
+    with pytest.raises(TypeError, match="p99_ms"):
         Summary.from_json(data)
+
+
+def test_one_odd_load_does_not_move_the_median_but_widens_its_error():
+    even = summarize([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
+    odd = summarize([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.08, 1.08, 1.08])
+
+    assert (odd.loads, odd.count) == (3, 9)
+    assert odd.median_ms == even.median_ms == 1.0
+    assert even.median_se == 0
+    assert odd.median_se == pytest.approx(np.std([1, 1, 1.08], ddof=1) / np.sqrt(3))

@@ -145,19 +145,20 @@ def test_a_missing_output_has_no_figures():
 
 
 def test_the_latency_section():
-    values = np.array([1.0000001, 2.0, 3.0])
-    section = latency_section(
-        Samples(values, "graph", 7, {"sm_clock_mhz": [1980, 1755]}), summarize(values), {"h2d_ms": 0.0123456}, ""
-    )
+    loads = [
+        Samples(np.array([1.0000001, 2.0, 3.0]), "graph", 7, {"sm_clock_mhz": [1980, 1755]}),
+        Samples(np.array([4.0, 5.0]), "graph", 2, {}),
+    ]
+    summary = summarize(*(samples.values_ms for samples in loads))
+    section = latency_section(loads, summary, {"h2d_ms": 0.0123456}, "")
 
     assert section == {
         "clock": "graph",
-        "summary": summarize(values).to_json(),
+        "summary": summary.to_json(),
+        "loads_ms": [2.0, 4.5],
         "transfers_ms": {"h2d_ms": 0.01235},
-        "conditions": {"sm_clock_mhz": [1980, 1755]},
-        "warmup_count": 7,
-        "samples_ms": [1.0, 2.0, 3.0],
+        "conditions": [{"sm_clock_mhz": [1980, 1755]}, {}],
+        "warmup_count": 9,
+        "samples_ms": [1.0, 2.0, 3.0, 4.0, 5.0],
     }
-    assert (
-        latency_section(Samples(values, "sync", 1), summarize(values), {}, "no CUDA graph")["note"] == "no CUDA graph"
-    )
+    assert latency_section(loads, summary, {}, "no CUDA graph")["note"] == "no CUDA graph"

@@ -154,7 +154,11 @@ def rows_of(page: str) -> dict[str, dict[str, str]]:
 def test_the_page_has_a_row_per_case():
     rows = rows_of(render(RECORDS, "Nightly"))
 
-    assert list(rows) == ["digits-fp16-b8", "digits-int8-b8[-JIT_CONVOLUTIONS]", "net-fp16-default *"]
+    assert list(rows) == [
+        "digits-fp16-b8-tensorrt",
+        "digits-int8-b8[-JIT_CONVOLUTIONS]-tensorrt",
+        "net-fp16-default-onnxruntime-cpu *",
+    ]
     first, second, third = rows.values()
     assert (first["build s"], first["plan MB"], first["median ms"], first["CoV"]) == ("12.3", "1.23", "1.25", "1.63%")
     assert (first["vs baseline"], first["result"], first["clock"]) == ("+1.0%", "passed", "graph")
@@ -165,7 +169,8 @@ def test_the_page_has_a_row_per_case():
 def test_every_failure_and_note_is_on_the_page():
     page = render(RECORDS, "Nightly")
 
-    assert '- accuracy: digits[int8, b8]: output "y" is not close | 3 / 80 mismatched' in page
+    case = "digits-int8-b8[-JIT_CONVOLUTIONS]-tensorrt"
+    assert f'- `{case}` accuracy: digits[int8, b8]: output "y" is not close | 3 / 80 mismatched' in page
     assert all(f"- {line.removeprefix('* ')}" in page for line in notes(RECORDS))
     assert "## What failed" not in render([passed()], "t")
 

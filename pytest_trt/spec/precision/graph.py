@@ -79,7 +79,12 @@ def _copy_fields(source: Any, target: Any, *, skip: str) -> None:
 
 
 def fits_one_message(proto: onnx.ModelProto) -> bool:
-    return int(proto.ByteSize()) < _MAX_MESSAGE_BYTES
+    from google.protobuf.message import EncodeError
+
+    try:
+        return int(proto.ByteSize()) < _MAX_MESSAGE_BYTES
+    except EncodeError:  # counting serializes, which fails from 2 GiB on
+        return False
 
 
 def infer_types(proto: onnx.ModelProto) -> dict[str, int]:
