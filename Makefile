@@ -21,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/python benchmarks/demo.py --cache-dir $(DEMO_CACHE) --report report.json
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -124,8 +124,8 @@ def gate_table() -> str:
     """What the gate can see at the default threshold, were there no noise within the runs."""
     from pytest_trt.lab import DEFAULT_THRESHOLD
     from pytest_trt.latency.gate import BETWEEN_LOADS, BETWEEN_PROCESSES, decide
-    from pytest_trt.settings import Settings
     from pytest_trt.latency.stats import summarize
+    from pytest_trt.settings import Settings
 
     meaning = {
         "graph": "CUDA events around a CUDA-graph launch",
