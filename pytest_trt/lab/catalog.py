@@ -110,8 +110,8 @@ class Catalog:
             Case(manifest.name, precision, profile, backend, tactics)
             for backend in self.backend_names
             for tactics in self.settings.tactics
+            for precision in precisions  # outside of the profiles: they share its typed model
             for profile in self._profile_names(manifest, profiles)
-            for precision in precisions
         ]
         for case in cases:
             self.tolerance(case)  # a wrong one must show now, not after minutes of building

@@ -51,7 +51,7 @@ class Workshop(Catalog):
             recipe = precision.make_recipe(**options)
             ranges = self._ranges(case, precision, options, calibration)
             result = apply_recipe(recipe, model.proto, ranges)
-            # Two typed models in memory at most: cases come precision by precision, profile by profile.
+            # Two typed models in memory at most: cases come precision by precision.
             while len(self._typed) >= 2:
                 del self._typed[next(iter(self._typed))]
             self._typed[key] = Model.from_proto(result.proto, model.name), result

@@ -20,8 +20,8 @@ def test_a_manifest_gives_a_model_item_and_two_items_per_case(run: Run) -> None:
         "model",
         *(
             f"{part}[{precision}-{profile}-fake]"
-            for profile in ("b1", "b8")
             for precision in ("fp32", "fp16")
+            for profile in ("b1", "b8")
             for part in ("accuracy", "latency")
         ),
     ]
