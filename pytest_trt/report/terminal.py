@@ -78,9 +78,12 @@ def _baseline(record: Record) -> str:
 
 
 def _result(record: Record) -> str:
-    if record.outcome == "passed" and set(record.outcomes) == {"accuracy", "latency"}:
-        return "passed"
-    return ", ".join(f"{part} {outcome}" for part, outcome in sorted(record.outcomes.items())) or "-"
+    """One word where both parts agree; else the parts that did not pass, or the only one that ran."""
+    outcomes = record.outcomes
+    if len(outcomes) > 1 and len(set(outcomes.values())) == 1:
+        return next(iter(outcomes.values()))
+    told = {part: outcome for part, outcome in outcomes.items() if outcome != "passed"} or outcomes
+    return ", ".join(f"{part} {outcome}" for part, outcome in sorted(told.items())) or "-"
 
 
 def notes(records: Sequence[Record]) -> list[str]:
