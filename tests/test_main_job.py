@@ -53,7 +53,8 @@ class Session:
 
 
 def environment(root: Path) -> dict[str, str]:
-    mine = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    # With CI set, pytest repeats whole messages in its short summary.
+    mine = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_") and k != "CI"}
     return {
         **mine,
         "PYTEST_TRT_CACHE_DIR": str(root / "cache"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +66,25 @@ def call_source(manifest: Manifest, source: str) -> Any:
     This executes code, as running the tests of a repository does. Raises ManifestError when there is no such
     file or callable, and ModelError with the callable's own words when it fails.
     """
-    function = _find(manifest, source)
     try:
-        return function(**manifest.args)
+        with _no_bytecode():
+            return _find(manifest, source)(**manifest.args)
     except TrtError:
         raise
     # The callable is the user's: whatever it raises is one failed model with its own words, the cause is chained.
     except (Exception, SystemExit) as error:
         raise ModelError(f"{manifest.file}: {source} failed: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Python takes a .pyc for current by the second and the size of its source: an edit that keeps both would run the
+    old code under the new key. And a model's folder is no place for caches."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def call_inputs_source(manifest: Manifest) -> dict[str, NDArray[Any]]:
