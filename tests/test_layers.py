@@ -155,7 +155,7 @@ def violations(module: str, source: str, *, is_package: bool = False) -> list[st
             pure = next((allowed for prefix, allowed in PURE.items() if _below(module, (prefix,))), None)
             if pure is not None and not _below(rest, pure):
                 found.append(f"{at} is pure and imports {target}")
-        elif library not in sys.stdlib_module_names:
+        elif library not in sys.stdlib_module_names and library != "tomllib":  # which is one from Python 3.11 on
             if not _below(module, LIBRARIES.get(library, ())):
                 found.append(f"{at} may not import {library}")
             if at_module_level and (library in NEVER_AT_MODULE_LEVEL or (light and library == "numpy")):

@@ -244,9 +244,12 @@ class _Reader:
     def inside(self, relative: str, where: str) -> Path:
         """A path of the manifest must stay in its folder: a model from elsewhere could read any file of the machine."""
         folder = self.file.parent.resolve()
+        target = folder / relative
         try:
-            target = (folder / relative).resolve()
-        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, on some versions; a NUL in the name
+            target = target.resolve(strict=True)  # only the strict form tells a loop of links, from Python 3.13 on
+        except FileNotFoundError:
+            target = target.resolve()  # that it is missing is the loader's to say
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links; a NUL in the name
             raise self.error(f"{where} = {relative!r} cannot be followed: {error}") from error
         if not target.is_relative_to(folder):
             raise self.error(

@@ -301,8 +301,10 @@ def test_merging_in_steps_counts_samples_on():
     def one(step):
         return compare({"x": np.array([1.0, 1.0 + step])}, {"x": np.ones(2)}, tolerance=LOOSE)
 
-    at_once = Comparison.merge([one(0.1), one(0.2), one(0.9), one(0.3)])
-    in_steps = Comparison.merge([Comparison.merge([one(0.1), one(0.2)]), Comparison.merge([one(0.9), one(0.3)])])
+    # Powers of two: their sums are exact, in whatever order they are taken.
+    a, b, c, d = one(0.125), one(0.25), one(1.0), one(0.5)
+    at_once = Comparison.merge([a, b, c, d])
+    in_steps = Comparison.merge([Comparison.merge([a, b]), Comparison.merge([c, d])])
 
     assert (in_steps.samples, in_steps.outputs[0].metrics.max_abs.sample) == (4, 2)
     assert in_steps == at_once
