@@ -10,7 +10,7 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,14 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(
-        name: str, run: Callable[[Lab, argparse.Namespace], int], help: str, *, matrix: bool = False
+        name: str, run: Callable[[Lab, argparse.Namespace], int], help: str, takes: Set[str], *, matrix: bool = False
     ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(run=run)
         if matrix:
             sub.add_argument("model", nargs="+", type=Path, help="model folder, trt.toml or .onnx file")
         for option in options():
-            if matrix or option.group in ("cache", "baselines"):
+            if option.name in takes:  # one that a command would ignore must not be accepted
                 sub.add_argument(
                     option.short_flag,
                     dest=f"opt_{option.name}",
@@ -96,19 +96,22 @@ def _parser() -> argparse.ArgumentParser:
                 )
         return sub
 
-    command("doctor", _doctor, "show what is installed, what works, and why something does not")
-    command("build", _build, "build the engines of models, or find them in the cache", matrix=True)
-    command("compare", _compare, "compare engines with their references", matrix=True)
-    cache = command("cache", _cache, "look into the artifact cache, or tidy it")
+    building, caching = _options_of("matrix", "accuracy", "build", "cache"), _options_of("cache")
+    command("doctor", _doctor, "show what is installed, what works, and why something does not", caching)
+    command("build", _build, "build the engines of models, or find them in the cache", building, matrix=True)
+    comparing = building | {"baselines", "report"}
+    command("compare", _compare, "compare engines with their references", comparing, matrix=True)
+    cache = command("cache", _cache, "look into the artifact cache, or tidy it", caching)
     cache.add_argument("action", choices=("ls", "explain", "verify", "gc"))
     cache.add_argument("digest", nargs="?", help="for explain: the entry's digest, or how it begins")
     cache.add_argument(
         "--older-than", type=float, metavar="DAYS", help="for gc: also evict what was not used for so long"
     )
-    baseline = command("baseline", _baseline, "list baselines, or accept those of a report")
+    accepting = {"baselines", "update_baselines", "reason"}
+    baseline = command("baseline", _baseline, "list baselines, or accept those of a report", accepting)
     baseline.add_argument("action", choices=("ls", "accept"))
     baseline.add_argument("report_file", nargs="?", type=Path, metavar="REPORT", help="for accept: a report.json")
-    report = command("report", _report, "render report.json files as one Markdown page")
+    report = command("report", _report, "render report.json files as one Markdown page", set())
     report.add_argument("reports", nargs="+", type=Path, metavar="REPORT")
     report.add_argument("--title", default="Results")
     report.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to standard output")
@@ -116,7 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _doctor(lab: Lab, given: argparse.Namespace) -> int:  # noqa: ARG001
+def _options_of(*groups: str) -> Set[str]:
+    return {option.name for option in options() if option.group in groups}
+
+
+def _doctor(lab: Lab, given: argparse.Namespace) -> int:  # noqa: ARG001 - every command has this signature
     from pytest_trt.artifacts.maintenance import describe
     from pytest_trt.backends import BACKENDS, get_backend
 

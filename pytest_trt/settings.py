@@ -185,7 +185,7 @@ class Settings:
         0.9, _number(0.001, 3600), "SECONDS", "sample this long, over all loads together", group="latency"
     )
     loads: int = _option(
-        3, _number(1, 100, int), "N", "load the engine N times, since where it lies in memory counts", group="latency"
+        3, _number(1, 100, int), "N", "load the engine N times, since loads of one plan differ", group="latency"
     )
     inconclusive: str = _option(
         "warn",

@@ -60,7 +60,7 @@ class Pass:
         self.best: dict[str, tuple[float, int]] = {}  # name of an extreme -> value, flat index
 
     def add(self, offset: int, a_chunk: Array, e_chunk: Array) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of pass has its own
 
     def offer(self, name: str, values: Array, offset: int) -> float:
         """Keep the greatest of *values* if it is greater than all before, and return it.

@@ -162,7 +162,7 @@ def _whole_limit(limit: Mapping[str, Any], origin: str) -> dict[str, Any]:
 
 
 def _default(name: str, **values: float) -> Tolerance:
-    return Tolerance(**values, origin=dict.fromkeys(values, f"{name} default"))  # type: ignore[arg-type]
+    return Tolerance(**values, origin=dict.fromkeys(values, f"{name} default"))  # type: ignore[arg-type]  # k is no default of any
 
 
 # Against the fp32 reference of the *original* model, for outputs of whole networks. How wide: rounding was simulated

@@ -187,7 +187,7 @@ class _Buffer:
             self.pointer = self.nbytes = 0
 
     def _allocate(self, nbytes: int) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError  # device and pinned memory have calls of their own
 
     def _release(self, pointer: int) -> None:
         raise NotImplementedError

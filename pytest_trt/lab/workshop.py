@@ -108,7 +108,7 @@ class Workshop(Catalog):
         return self._engine[1], self._engine[2]
 
     def reload(self, case: Case) -> Session:
-        """Load the case's engine again, into other memory than it lies in now, and return the new session."""
+        """Load the case's engine again, beside the present one where both fit, and return the new session."""
         stored, old = self.engine(case)
         backend, request = self.backend(case.backend), self.request(case)
         try:

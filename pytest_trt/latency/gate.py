@@ -1,9 +1,9 @@
 """The verdict on two latencies. Pure.
 
 Both medians are uncertain: by what shows within a run (``Summary.median_se``) and by what cannot show there. The
-second is given as a documented prior at three levels: between processes, between loads of one plan (the same engine
-in other memory; more loads make it smaller), and between builds of one model (other tactics). The interval of the
-ratio is normal on the logarithm::
+second is given as a documented prior at three levels: between processes; between loads of one plan, which differ for
+a reason that no reading shows (more loads make it smaller); between builds of one model (other tactics). The interval
+of the ratio is normal on the logarithm::
 
     ln(candidate / baseline) ± z · sqrt(side_c² + side_b²),  z = 1.96
     side² = median_se² + between_processes² + between_loads² / loads   [+ between_builds² where plans differ]

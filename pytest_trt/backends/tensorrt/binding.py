@@ -120,7 +120,7 @@ def output_allocator(trt: Any) -> Any:
     Exceptions cannot cross TensorRT, so the last one is kept in ``error``.
     """
 
-    class Allocator(trt.IOutputAllocator):  # type: ignore[misc]
+    class Allocator(trt.IOutputAllocator):  # type: ignore[misc]  # a base of an untyped library
         def __init__(self) -> None:
             trt.IOutputAllocator.__init__(self)
             self.buffer = DeviceBuffer()

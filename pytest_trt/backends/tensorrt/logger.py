@@ -27,7 +27,7 @@ def process_logger(trt: Any) -> Any:
     ``complaints()``, the last errors as text.
     """
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(trt.ILogger):  # type: ignore[misc]  # a base of an untyped library
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self._last_errors: deque[str] = deque(maxlen=8)
@@ -88,7 +88,7 @@ def monitor(trt: Any, say: Callable[[str], None]) -> Any | None:
     if base is None:
         return None
 
-    class Monitor(base):  # type: ignore[misc]
+    class Monitor(base):  # type: ignore[misc]  # a base of an untyped library
         def __init__(self) -> None:
             base.__init__(self)
             self.interrupted = False
