@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,15 +158,16 @@ def _doctor(lab: Lab, given: argparse.Namespace) -> int:  # noqa: ARG001 - every
 
 def _cases(lab: Lab, given: argparse.Namespace) -> list[Case]:
     """The matrix of all models. What the command line names must exist: said before anything is built."""
-    from pytest_trt.backends import BuildOptions
+    from pytest_trt.spec.build_options import BuildOptions
 
     settings = lab.settings
+    asked = BuildOptions.of({**vars(settings), "tactics": None})
     cases = [case for path in given.model for case in lab.cases(lab.add(path))]
     missing = sorted({*(settings.profile or ())} - {case.profile for case in cases})
     if missing:
         raise UsageError(f"--profile: none of the models has a profile {', '.join(missing)}")
     for backend, tactics in {(case.backend, case.tactics) for case in cases}:
-        lab.backend(backend).check(BuildOptions(settings.workspace, settings.opt_level, tactics))
+        lab.backend(backend).check(replace(asked, tactics=tactics))
     return cases
 
 

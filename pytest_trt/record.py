@@ -30,7 +30,8 @@ class Record:
     ``messages`` maps a part to its one-line reason. The other fields are JSON-able sections, None where that
     part did not run: ``environment``, ``engine`` (key, cached or built, seconds, bytes, what really happened),
     ``precision`` (native or simulated, the recipe's notes), ``inputs`` (origin, synthetic), ``accuracy``,
-    ``latency``, ``verdict``, ``baseline`` (its state).
+    ``latency``, ``verdict``, ``baseline`` (its state), ``streams`` (several contexts at once), ``builds`` (the spread
+    between builds).
     """
 
     case: Case
@@ -44,6 +45,8 @@ class Record:
     latency: dict[str, Any] | None = None
     verdict: dict[str, Any] | None = None
     baseline: dict[str, Any] | None = None
+    streams: dict[str, Any] | None = None
+    builds: dict[str, Any] | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -68,8 +71,9 @@ class Record:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Record:
-        case = Case(**{**data["case"], "tactics": tuple(data["case"]["tactics"])})
-        return cls(case, data["outcomes"], data["messages"], **{name: data[name] for name in _SECTIONS})
+        case = Case.from_json(data["case"])
+        # Reports of before a section existed do not have it.
+        return cls(case, data["outcomes"], data["messages"], **{name: data.get(name) for name in _SECTIONS})
 
     def merge(self, other: Record) -> None:
         """Take in another part of the same case. A section that both have is *other*'s, except that a
@@ -84,7 +88,18 @@ class Record:
                 setattr(self, name, theirs)
 
 
-_SECTIONS = ("environment", "engine", "precision", "inputs", "accuracy", "latency", "verdict", "baseline")
+_SECTIONS = (
+    "environment",
+    "engine",
+    "precision",
+    "inputs",
+    "accuracy",
+    "latency",
+    "verdict",
+    "baseline",
+    "streams",
+    "builds",
+)
 
 
 def merge_records(records: Iterable[Record]) -> list[Record]:

@@ -15,8 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trt.errors import UsageError, nearest
+from pytest_trt.option_values import (
+    choice,
+    graphs,
+    io_formats,
+    names,
+    number,
+    paths,
+    ratio,
+    signed,
+    size,
+    sizes,
+    switch,
+    tactic_sets,
+)
 
-__all__ = ["ENV_PREFIX", "Option", "Settings", "options", "unknown_variables"]
+__all__ = ["ENV_PREFIX", "Option", "Settings", "as_text", "options", "unknown_variables"]
 
 ENV_PREFIX = "PYTEST_TRT_"
 
@@ -56,69 +70,6 @@ class Option:
             raise UsageError(f"{origin}: cannot use {str(text)!r}: {error}") from error
 
 
-def _names(text: str) -> tuple[str, ...]:
-    # A name that is given twice would make two cases with one id.
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not names:
-        raise ValueError("a comma-separated list with at least one name is wanted")
-    return names
-
-
-def _tactic_sets(text: str) -> tuple[tuple[str, ...], ...]:
-    sets: list[tuple[str, ...]] = []
-    for part in text.split(";"):
-        part = part.strip()
-        if part in ("", "default"):
-            sets.append(())
-            continue
-        names = tuple(name.strip() for name in part.split(","))
-        for name in names:
-            if name[:1] not in "+-" or not name[1:].isidentifier():
-                raise ValueError(f"{name!r} is not +SOURCE or -SOURCE (sets are split by ';', 'default' is a set)")
-        sets.append(names)
-    return tuple(dict.fromkeys(sets))
-
-
-def _choice(*allowed: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"one of {', '.join(allowed)} is wanted; {nearest(text, allowed)}")
-        return text
-
-    return parse
-
-
-def _number(low: float, high: float = float("inf"), kind: type = float) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        value = kind(text)
-        if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g} is wanted")
-        return value
-
-    return parse
-
-
-def _ratio(text: str) -> float:
-    """``5%`` or ``0.05``."""
-    value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    if not 0 < value < 100:
-        raise ValueError("a share such as 5% or 0.05 is wanted")
-    return value
-
-
-def _size(text: str) -> int:
-    """``512MB``, ``20GB`` or plain bytes; decimal units."""
-    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "B": 1}
-    unit = next((u for u in units if text.upper().endswith(u)), "")
-    try:
-        size = int(float(text[: -len(unit)]) * units[unit]) if unit else int(text)
-    except (ValueError, OverflowError):
-        size = -1
-    if size < 0:
-        raise ValueError(f"a size such as 512MB, 20GB or a number of bytes is wanted; units are {', '.join(units)}")
-    return size
-
-
 def _option(default: Any, parse: Callable[[str], Any], metavar: str, help: str, *, group: str) -> Any:
     return dataclasses.field(default=default, metadata={"option": (parse, metavar, help, group)})
 
@@ -129,26 +80,40 @@ class Settings:
 
     precision: tuple[str, ...] | None = _option(
         None,
-        _names,
+        names,
         "P[,P…]",
         "precisions to test: fp32 tf32 fp16 bf16 int8 (default: the manifest's, else fp32)",
         group="matrix",
     )
     profile: tuple[str, ...] | None = _option(
-        None, _names, "NAME[,NAME…]", "shape profiles to test (default: all of the manifest)", group="matrix"
+        None, names, "NAME[,NAME…]", "shape profiles to test (default: all of the manifest)", group="matrix"
     )
     tactics: tuple[tuple[str, ...], ...] = _option(
         ((),),
-        _tactic_sets,
+        tactic_sets,
         "±SOURCE[,…][;…]",
         "tactic sources to add or take away; several sets are split by ';'",
         group="matrix",
     )
     backend: tuple[str, ...] | None = _option(
         None,
-        _names,
+        names,
         "NAME[,NAME…]",
         "what runs the engines (default: tensorrt where it works, else onnxruntime-cpu)",
+        group="matrix",
+    )
+    graph: tuple[str, ...] = _option(
+        ("as-is",),
+        graphs,
+        "NAME[,NAME…]",
+        "the graph as it is, or optimized first: as-is ort-basic ort-extended simplified opset=N",
+        group="matrix",
+    )
+    streams: int = _option(
+        1,
+        number(1, 64, int),
+        "N",
+        "also run each engine in N contexts and streams at once: equal outputs, throughput",
         group="matrix",
     )
     variant: str | None = _option(
@@ -156,40 +121,40 @@ class Settings:
     )
     shapes: str = _option(
         "corners",
-        _choice("corners", "opt"),
+        choice("corners", "opt"),
         "corners|opt",
         "points of each profile at which accuracy is judged",
         group="accuracy",
     )
     samples: int | None = _option(
         None,
-        _number(1, kind=int),
+        number(1, kind=int),
         "N",
         "use at most N input samples per point (default: all at opt, 4 at the other corners)",
         group="accuracy",
     )
-    seed: int = _option(0, _number(0, kind=int), "N", "seed of synthetic inputs", group="accuracy")
+    seed: int = _option(0, number(0, kind=int), "N", "seed of synthetic inputs", group="accuracy")
     tolerance: str | None = _option(
         None, str, "K=V[,…]", "override tolerances, e.g. rtol=1e-2,atol=1e-3 or logits:cosine=0.999", group="accuracy"
     )
-    latency: str = _option("on", _choice("on", "off"), "on|off", "measure latency", group="latency")
+    latency: str = _option("on", choice("on", "off"), "on|off", "measure latency", group="latency")
     threshold: float | None = _option(
         None,
-        _ratio,
+        ratio,
         "SHARE",
         "slowdown against the baseline that is a regression (default: the manifest's, else 5%)",
         group="latency",
     )
-    warmup: float = _option(0.2, _number(0, 600), "SECONDS", "warm up this long before sampling", group="latency")
+    warmup: float = _option(0.2, number(0, 600), "SECONDS", "warm up this long before sampling", group="latency")
     duration: float = _option(
-        0.9, _number(0.001, 3600), "SECONDS", "sample this long, over all loads together", group="latency"
+        0.9, number(0.001, 3600), "SECONDS", "sample this long, over all loads together", group="latency"
     )
     loads: int = _option(
-        3, _number(1, 100, int), "N", "load the engine N times, since loads of one plan differ", group="latency"
+        3, number(1, 100, int), "N", "load the engine N times, since loads of one plan differ", group="latency"
     )
     inconclusive: str = _option(
         "warn",
-        _choice("warn", "fail"),
+        choice("warn", "fail"),
         "warn|fail",
         "what an inconclusive latency verdict does to the test",
         group="latency",
@@ -199,7 +164,7 @@ class Settings:
     )
     update_baselines: str | None = _option(
         None,
-        _choice("new", "failed", "all"),
+        choice("new", "failed", "all"),
         "new|failed|all",
         "write baselines: missing ones; failed: stale ones and regressions too; or all",
         group="baselines",
@@ -209,7 +174,7 @@ class Settings:
     )
     baseline: str = _option(
         "report",
-        _choice("report", "strict"),
+        choice("report", "strict"),
         "report|strict",
         "whether a missing or stale baseline is only reported or fails",
         group="baselines",
@@ -222,19 +187,153 @@ class Settings:
         group="cache",
     )
     cache: str = _option(
-        "rw", _choice("off", "ro", "rw"), "off|ro|rw", "use no cache, only read it, or read and write it", group="cache"
+        "rw", choice("off", "ro", "rw"), "off|ro|rw", "use no cache, only read it, or read and write it", group="cache"
     )
     cache_size: int = _option(
-        20 * 10**9, _size, "SIZE", "evict the least recently used entries above this size", group="cache"
+        20 * 10**9, size, "SIZE", "evict the least recently used entries above this size", group="cache"
     )
     workspace: int | None = _option(
-        None, _size, "SIZE", "TensorRT's workspace limit (default: TensorRT's own)", group="build"
+        None, size, "SIZE", "TensorRT's workspace limit (default: TensorRT's own)", group="build"
+    )
+    memory_pools: tuple[tuple[str, int], ...] | None = _option(
+        None, sizes, "POOL=SIZE[,…]", "limits of TensorRT's other memory pools, e.g. TACTIC_DRAM=1GB", group="build"
     )
     opt_level: int | None = _option(
-        None, _number(0, 5, int), "0-5", "builder optimization level (default: TensorRT's own)", group="build"
+        None, number(0, 5, int), "0-5", "builder optimization level (default: TensorRT's own)", group="build"
+    )
+    typing: str | None = _option(
+        None,
+        choice("strong", "weak"),
+        "strong|weak",
+        "take data types from the model, or leave them to builder flags (default: strong where it exists)",
+        group="build",
+    )
+    profiles_per_engine: str | None = _option(
+        None,
+        choice("one", "all"),
+        "one|all",
+        "build one engine per profile, or one with all profiles of the model (default: one)",
+        group="build",
+    )
+    sparsity: bool | None = _option(None, switch, "on|off", "let structured sparse weights be used", group="build")
+    max_aux_streams: int | None = _option(
+        None, number(0, 64, int), "N", "auxiliary streams that the engine may use", group="build"
+    )
+    tiling: str | None = _option(
+        None,
+        choice("none", "fast", "moderate", "full"),
+        "none|fast|moderate|full",
+        "tiling optimization level (TensorRT 10.8 and later)",
+        group="build",
+    )
+    max_tactics: int | None = _option(
+        None, number(1, 10**6, int), "N", "tactics to try per layer, at most (TensorRT 10.4 and later)", group="build"
+    )
+    avg_timing: int | None = _option(
+        None, number(1, 1000, int), "N", "timings to average per tactic (avg_timing_iterations)", group="build"
+    )
+    refit: str | None = _option(
+        None,
+        choice("off", "on", "identical", "individual"),
+        "off|on|identical|individual",
+        "build an engine whose weights can be changed",
+        group="build",
+    )
+    strip_plan: bool | None = _option(
+        None, switch, "on|off", "leave the weights out of the plan (TensorRT 10 and later)", group="build"
+    )
+    weight_streaming: bool | None = _option(
+        None, switch, "on|off", "let weights stay on the host (TensorRT 10 and later, strong typing)", group="build"
+    )
+    hardware_compatibility: str | None = _option(
+        None,
+        choice("none", "ampere-plus", "same-capability"),
+        "none|ampere-plus|same-capability",
+        "GPUs that the engine shall run on besides this one",
+        group="build",
+    )
+    version_compatibility: str | None = _option(
+        None,
+        choice("off", "on", "exclude-lean"),
+        "off|on|exclude-lean",
+        "build for later TensorRT versions too; with the lean runtime in the plan, or without",
+        group="build",
+    )
+    lean_runtime: Path | None = _option(
+        None, Path, "LIB", "lean runtime library that runs a plan built with exclude-lean", group="build"
+    )
+    plugins: tuple[Path, ...] | None = _option(
+        None, paths, "LIB[,LIB…]", "plugin libraries; their content is part of the cache key", group="build"
+    )
+    io_formats: tuple[str, ...] | None = _option(
+        None,
+        io_formats,
+        "TENSOR=[DTYPE:]LAYOUT[,…]",
+        "type and layout of inputs and outputs in memory, e.g. x=HALF:CHW16",
+        group="build",
+    )
+    builder_flags: tuple[str, ...] | None = _option(
+        None, signed, "±FLAG[,…]", "builder flags that have no option of their own, e.g. +STRICT_NANS", group="build"
     )
     timing_cache: str = _option(
-        "on", _choice("on", "off"), "on|off", "reuse tactic timings between builds on one device", group="build"
+        "on", choice("on", "off"), "on|off", "reuse tactic timings between builds on one device", group="build"
+    )
+    timing_cache_miss: str | None = _option(
+        None,
+        choice("build", "error"),
+        "build|error",
+        "what a layer without cached tactic timings does: it is timed, or the build fails (TensorRT 10 and later)",
+        group="build",
+    )
+    editable_timing_cache: bool | None = _option(
+        None, switch, "on|off", "keep the timing cache editable (TensorRT 10.8 and later)", group="build"
+    )
+    dla: int | None = _option(
+        None, number(0, 15, int), "CORE", "not supported: says why DLA engines cannot be tested", group="build"
+    )
+    isolate: bool = _option(
+        False,
+        switch,
+        "on|off",
+        "build in a child process: a crash of the builder is one failed case",
+        group="build",
+    )
+    build_timeout: float | None = _option(
+        None,
+        number(0.1, 10**6),
+        "SECONDS",
+        "end a build that takes longer; builds in a child process",
+        group="build",
+    )
+    builds: int = _option(
+        1, number(1, 100, int), "K", "build each engine K times from nothing and report the spread", group="build"
+    )
+    census: str = _option(
+        "fail",
+        choice("off", "warn", "fail"),
+        "off|warn|fail",
+        "what it does to a case when the engine does not run in the precision that was asked",
+        group="build",
+    )
+    structure: str = _option(
+        "warn",
+        choice("off", "warn", "fail"),
+        "off|warn|fail",
+        "what it does to a case when layers, size or memory of the engine differ from the baseline",
+        group="baselines",
+    )
+    lock: str = _option(
+        "off",
+        choice("off", "warn", "fail"),
+        "off|warn|fail",
+        "what it does to a case when the engine's tactics differ from the baseline",
+        group="baselines",
+    )
+    engine: Path | None = _option(
+        None, Path, "PLAN", "test this plan, built by somebody else, in place of building one", group="build"
+    )
+    trust: str | None = _option(
+        None, str, "DIGEST", "SHA-256 of a plan that may be loaded (loading a plan executes it)", group="build"
     )
     report: Path | None = _option(None, Path, "FILE", "write the records as JSON", group="report")
     fake: str | None = _option(
@@ -287,6 +386,17 @@ def options() -> Iterator[Option]:
     for field in dataclasses.fields(Settings):
         parse, metavar, help, group = field.metadata["option"]
         yield Option(field.name, parse, field.default, metavar, help, group)
+
+
+def as_text(value: Any) -> str:
+    """A value from TOML or from Python in the words of the command line: ``[a, b]`` is ``a,b``, ``true`` is ``on``."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={as_text(entry)}" for key, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return ",".join(as_text(entry) for entry in value)
+    return str(value)
 
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:

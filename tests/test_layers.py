@@ -23,6 +23,7 @@ ROOT = Path(pytest_trt.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("",),  # pytest_trt/__init__.py: the version, and public names that are resolved on use
     ("errors",),
+    ("option_values",),
     ("environment", "settings"),
     ("spec",),
     ("backends",),

@@ -48,12 +48,8 @@ def engine_key(backend: Backend, request: BuildRequest) -> Key:
                 "flags_on": list(precision.flags_on),
                 "flags_off": list(precision.flags_off),
             },
-            "profile": request.profile.describe(),
-            "options": {
-                "workspace_bytes": options.workspace_bytes,
-                "optimization_level": options.optimization_level,
-                "tactics": sorted(options.tactics),
-            },
+            "profiles": [profile.describe() for profile in request.held_profiles],
+            "options": options.describe(),
         },
     )
 

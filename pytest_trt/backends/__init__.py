@@ -11,12 +11,13 @@ The path of the data::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pytest_trt.errors import UsageError, nearest
+from pytest_trt.spec.build_options import BuildOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,10 +39,12 @@ __all__ = [
     "BuildOptions",
     "BuildRequest",
     "Built",
+    "Calibration",
     "Clock",
     "Session",
     "Support",
     "get_backend",
+    "refuse_build_options",
 ]
 
 # A build reports what it is doing through this: one short line of plain text per call.
@@ -74,23 +77,36 @@ class Support:
 
 
 @dataclass(frozen=True)
-class BuildOptions:
-    """Knobs of a build. All of them are part of the cache key, by name. ``None`` leaves the library's default."""
+class Calibration:
+    """What TensorRT's own (implicit) calibration needs. ``batches`` are feeds of one shape, real samples; ``cache``
+    is what an earlier calibration of the same model, samples and algorithm left, which makes batches needless."""
 
-    workspace_bytes: int | None = None
-    optimization_level: int | None = None
-    tactics: tuple[str, ...] = ()  # "+EDGE_MASK_CONVOLUTIONS", "-JIT_CONVOLUTIONS"
+    algorithm: str  # "entropy2", "entropy", "minmax", "legacy"
+    batches: Sequence[Feeds]
+    cache: bytes | None = None
 
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """All that a build depends on, apart from the machine."""
+    """All that a build depends on, apart from the machine. ``profiles`` are all that the engine shall hold, and
+    ``profile`` is the one of them to run; empty: the engine has only that one."""
 
     model: Model  # already typed by the precision's recipe
     precision: Precision
     profile: Profile
     options: BuildOptions = field(default_factory=BuildOptions)
+    profiles: tuple[Profile, ...] = ()
+    calibration: Calibration | None = None
     timing_cache: bytes | None = None  # only speeds a build up; not part of the key
+
+    @property
+    def held_profiles(self) -> tuple[Profile, ...]:
+        """The profiles of the engine, in their order in it."""
+        return self.profiles or (self.profile,)
+
+    @property
+    def profile_index(self) -> int:
+        return [profile.name for profile in self.held_profiles].index(self.profile.name)
 
 
 @dataclass(frozen=True)
@@ -99,13 +115,16 @@ class Built:
 
     ``plan`` is the raw artifact: a TensorRT plan that ``trtexec --loadEngine`` opens, or an optimized
     ONNX file. ``facts`` is what really happened, JSON-able: ``{"build_seconds": 1.2, "simulated": "…",
-    "layers": 12, …}``; it goes into the record and the cache entry.
+    "census": {…}, "structure": {…}, "tactics": {…}, …}``; it goes into the record and the cache entry. ``log`` is
+    what the builder said, one message a line.
     """
 
     plan: bytes
     suffix: str  # ".plan", ".onnx"
     facts: dict[str, Any] = field(default_factory=dict)
     timing_cache: bytes | None = None
+    log: str = ""
+    calibration_cache: bytes | None = None
 
 
 class Clock(Protocol):
@@ -143,6 +162,11 @@ class Session(Protocol):
 
     def transfers_ms(self, feeds: Feeds) -> dict[str, float]:
         """Median ``h2d_ms`` and ``d2h_ms`` of the copies that ``launch`` leaves out; empty on a CPU."""
+        ...
+
+    def sibling(self) -> Session:
+        """Another session on the same loaded engine, with a context and a stream of its own; it must be closed before
+        this one. Raises UnsupportedError where the backend has no such thing."""
         ...
 
     def close(self) -> None: ...
@@ -184,6 +208,16 @@ BACKENDS: dict[str, tuple[str, str]] = {
     "tensorrt": ("pytest_trt.backends.tensorrt", "TensorRTBackend"),
     "fake": ("pytest_trt.backends.fake", "FakeBackend"),
 }
+
+
+def refuse_build_options(backend: str, options: BuildOptions) -> None:
+    """For backends without a builder. Raises UsageError that names the first option that is given."""
+    for name in options.given():
+        flag = f"--trt-{name.replace('_', '-')}"
+        raise UsageError(
+            f"{flag} is TensorRT's; {backend} has nothing like it",
+            hint=f"leave {flag} out, or add --trt-backend=tensorrt",
+        )
 
 
 def get_backend(name: str, *arguments: object) -> Backend:

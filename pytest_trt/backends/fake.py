@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,6 +129,11 @@ class FakeSession:
 
     def transfers_ms(self, feeds: Feeds) -> dict[str, float]:  # noqa: ARG002 - nothing is transferred
         return {}
+
+    def sibling(self) -> FakeSession:
+        if self._evaluator is None:
+            raise RunError("the session is closed")
+        return copy(self)
 
     def close(self) -> None:
         self._evaluator = None

@@ -6,14 +6,24 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.backends import Availability, BuildOptions, BuildRequest, Built, Progress, Support, silent
+from pytest_trt.backends import (
+    Availability,
+    BuildOptions,
+    BuildRequest,
+    Built,
+    Progress,
+    Support,
+    refuse_build_options,
+    silent,
+)
 from pytest_trt.environment import cpu_name, version_of
-from pytest_trt.errors import BuildError, RunError, UsageError
+from pytest_trt.errors import BuildError, RunError
 from pytest_trt.spec.model import Model
 
 if TYPE_CHECKING:
@@ -56,16 +66,8 @@ class CpuBackend:
         )
 
     def check(self, options: BuildOptions) -> None:
-        for value, flag in (
-            (options.tactics, "--trt-tactics"),
-            (options.workspace_bytes, "--trt-workspace"),
-            (options.optimization_level, "--trt-opt-level"),
-        ):
-            if value not in (None, ()):  # a 0 was asked for as well
-                raise UsageError(
-                    f"{flag} is TensorRT's; onnxruntime-cpu has nothing like it",
-                    hint=f"leave {flag} out, or add --trt-backend=tensorrt",
-                )
+        """This backend has no build options at all."""
+        refuse_build_options(self.name, options)
 
     def identity(self) -> dict[str, str]:
         return {"onnxruntime": version_of("onnxruntime", "onnxruntime-gpu") or "unknown", "cpu": cpu_name()}
@@ -213,6 +215,14 @@ class CpuSession:
 
     def transfers_ms(self, feeds: Feeds) -> dict[str, float]:  # noqa: ARG002 - nothing is transferred
         return {}
+
+    def sibling(self) -> CpuSession:
+        """Another session on the same InferenceSession, which may run in several threads at once."""
+        if self._session is None:
+            raise RunError("the session is closed")
+        other = copy(self)
+        other._staged = {}
+        return other
 
     def close(self) -> None:
         self._session = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends import BuildOptions, BuildRequest, Progress, Session, silent
 from pytest_trt.errors import RunError, UnsupportedError
 from pytest_trt.lab.catalog import Catalog
-from pytest_trt.settings import Settings
+from pytest_trt.settings import Settings, options
 from pytest_trt.spec.case import Case
 from pytest_trt.spec.precision import Precision, RecipeResult, apply_recipe, get_precision
 from pytest_trt.spec.shapes import Shape
@@ -76,22 +77,28 @@ class Workshop(Catalog):
 
     def request(self, case: Case) -> BuildRequest:
         """Everything the backend needs to build *case*. Raises UnsupportedError and UsageError."""
-        precision, backend, manifest = get_precision(case.precision), self.backend(case.backend), self.manifest(case)
+        precision, backend = get_precision(case.precision), self.backend(case.backend)
         support = backend.support(precision)
         if support.kind == "unsupported":
             raise UnsupportedError(support.reason)
-        on_tensorrt = case.backend == "tensorrt"
-        options = BuildOptions(
-            # A manifest's build options are TensorRT's; check() refuses a command line that gives them to another.
-            self.settings.workspace or (manifest.workspace_bytes if on_tensorrt else None),
-            self.settings.opt_level
-            if self.settings.opt_level is not None
-            else (manifest.optimization_level if on_tensorrt else None),
-            case.tactics,
-        )
-        backend.check(options)
+        wanted = self.build_options(case)
+        backend.check(wanted)
         profile = self.profile(case)
-        return BuildRequest(self.typed_model(case)[0], precision, profile, options)
+        together = self.profiles(case) if wanted.profiles_per_engine == "all" else ()
+        return BuildRequest(self.typed_model(case)[0], precision, profile, wanted, together)
+
+    def build_options(self, case: Case) -> BuildOptions:
+        """Marker > command line > manifest. A manifest's are TensorRT's; ``check`` of another backend refuses those
+        of a marker and of the command line."""
+        of_manifest = self.manifest(case).build if case.backend == "tensorrt" else BuildOptions()
+        parsers = {option.name: option for option in options()}
+        of_marker = BuildOptions.of(
+            {name: parsers[name].read(text, f"@pytest.mark.trt: {name}") for name, text in case.options}
+        )
+        return replace(
+            of_marker.over(BuildOptions.of({**vars(self.settings), "tactics": None})).over(of_manifest),
+            tactics=case.tactics,
+        )
 
     def engine(self, case: Case) -> tuple[StoredEngine, Session]:
         """The case's engine, built or cached, and loaded; one is loaded at a time. Raises BuildError, RunError."""

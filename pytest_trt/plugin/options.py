@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,14 +61,14 @@ def _check_names(config: pytest.Config, settings: Settings) -> None:
         from pytest_trt.accuracy.tolerance import parse_tolerance
 
         parse_tolerance(settings.tolerance)
-    asks_of_the_builder = settings.workspace or settings.opt_level is not None or any(settings.tactics)
-    if settings.backend or asks_of_the_builder:
-        from pytest_trt.backends import BuildOptions
+    from pytest_trt.spec.build_options import BuildOptions
 
+    asked = BuildOptions.of({**vars(settings), "tactics": None})
+    if settings.backend or asked.given() or any(settings.tactics):
         lab = get_lab(config)
         for name in lab.backend_names:
             for tactics in settings.tactics:
-                lab.backend(name).check(BuildOptions(settings.workspace, settings.opt_level, tactics))
+                lab.backend(name).check(replace(asked, tactics=tactics))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Case"]
+__all__ = ["AS_IS", "Case"]
+
+# The graph of the model, not optimized by anything before the backend gets it.
+AS_IS = "as-is"
 
 
 @dataclass(frozen=True)
@@ -17,12 +22,21 @@ class Case:
     profile: str
     backend: str
     tactics: tuple[str, ...] = ()
+    graph: str = AS_IS
+    options: tuple[tuple[str, str], ...] = ()  # build options of a marker, as text, sorted by name
 
     @property
     def variant_id(self) -> str:
         """The case without its model: ``fp16-b8-tensorrt``, ``fp16-b8[-JIT_CONVOLUTIONS]-tensorrt``."""
-        tactics = "".join(self.tactics)
-        return f"{self.precision}-{_plain(self.profile)}{f'[{tactics}]' if tactics else ''}-{self.backend}"
+        special = "".join(f"[{part}]" for part in self._special)
+        return f"{self.precision}-{_plain(self.profile)}{special}-{self.backend}"
+
+    @property
+    def _special(self) -> list[str]:
+        """What a case has beyond the common axes."""
+        options = ",".join(f"{name}={_plain(value)}" for name, value in self.options)
+        graph = "" if self.graph == AS_IS else _plain(self.graph)
+        return [part for part in ("".join(self.tactics), graph, options) if part]
 
     @property
     def id(self) -> str:
@@ -36,10 +50,19 @@ class Case:
             "profile": self.profile,
             "backend": self.backend,
             "tactics": list(self.tactics),
+            "graph": self.graph,
+            "options": [list(pair) for pair in self.options],
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Case:
+        """The case of ``to_json``; records of before some axis existed have its default."""
+        values = {**data, "tactics": tuple(data["tactics"])}
+        values["options"] = tuple((name, value) for name, value in data.get("options", ()))
+        return cls(**values)
+
     def __str__(self) -> str:
-        parts = [self.precision, self.profile, *(["".join(self.tactics)] if self.tactics else []), self.backend]
+        parts = [self.precision, self.profile, *self._special, self.backend]
         return f"{self.model}[{', '.join(parts)}]"
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_trt.errors import ManifestError, nearest
+from pytest_trt.errors import ManifestError, UsageError, nearest
+from pytest_trt.settings import as_text, options
+from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.precision import CALIBRATIONS, PRECISIONS
 from pytest_trt.spec.shapes import Profile, ShapeRange
 
@@ -39,7 +41,7 @@ _SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
         "allow_nonfinite": (bool,),
         "synthetic": (bool,),
     },
-    "build": {"workspace_mb": (int,), "optimization_level": (int,)},
+    "build": dict.fromkeys(BuildOptions.names(), (str, int, bool, list, dict)),  # read by the options' own parsers
     "latency": {"threshold": (int, float)},
     "run": {"precisions": (list,), "profiles": (list,)},
 }
@@ -53,8 +55,6 @@ _PRECISION_KEYS: dict[str, tuple[type, ...]] = {
 # key -> smallest and greatest value; a threshold of 0 would call every difference a regression.
 _LIMITS = {
     "threshold": (1e-6, 100),
-    "workspace_mb": (0, 10**9),
-    "optimization_level": (0, 5),
     "percentile": (1e-6, 100),
     "samples": (1, 10**9),
 }
@@ -86,8 +86,7 @@ class Manifest:
     precision: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tolerance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     threshold: float | None = None
-    workspace_bytes: int | None = None
-    optimization_level: int | None = None
+    build: BuildOptions = field(default_factory=BuildOptions)
     precisions: tuple[str, ...] = ("fp32",)
     default_profiles: tuple[str, ...] = ()
     variant: str | None = None
@@ -124,6 +123,7 @@ class _Reader:
         variants = table.pop("variants", {})
         self.check(table)
         table, chosen = self.overlay(table, variants, variant)
+        self.check_values(table)
         model, inputs = table.get("model", {}), table.get("inputs", {})
         folder = self.file.parent
         path, source = model.get("path"), model.get("source")
@@ -131,7 +131,7 @@ class _Reader:
             raise self.error("[model] has both path and source", hint="keep one: a file, or the callable that makes it")
         if not path and not source:
             path = "model.onnx"
-        build, run, precision = table.get("build", {}), table.get("run", {}), table.get("precision", {})
+        run, precision = table.get("run", {}), table.get("precision", {})
         self.named("run.precisions", run, PRECISIONS)
         self.named("run.profiles", run, table.get("profiles") or ("default",))
         return Manifest(
@@ -152,8 +152,7 @@ class _Reader:
             precision=precision,
             tolerance=table.get("tolerance", {}),
             threshold=table.get("latency", {}).get("threshold"),
-            workspace_bytes=build["workspace_mb"] * 10**6 if "workspace_mb" in build else None,
-            optimization_level=build.get("optimization_level"),
+            build=self.build_options(table.get("build", {})),
             precisions=tuple(run.get("precisions", ("fp32",))),
             default_profiles=tuple(run.get("profiles", ())),
             variant=chosen,
@@ -210,6 +209,24 @@ class _Reader:
                 if not low <= table[key] <= high:
                     raise self.error(f"{where}.{key} must lie in {low:g} … {high:g}, not {value}")
 
+    def build_options(self, build: dict[str, Any]) -> BuildOptions:
+        """The table in the words of the options; libraries are looked for from the model's folder."""
+        parsers = {option.name: option for option in options()}
+        values: dict[str, Any] = {}
+        for name, value in build.items():
+            if name == "tactics":
+                raise self.error("build.tactics spans an axis of cases", hint="use --trt-tactics")
+            try:
+                values[name] = parsers[name].read(as_text(value), f"build.{name}")
+            except UsageError as error:
+                raise self.error(error.message, hint=error.hint) from error
+        folder = self.file.parent
+        if "plugins" in values:
+            values["plugins"] = tuple(folder / path for path in values["plugins"])
+        if "lean_runtime" in values:
+            values["lean_runtime"] = folder / values["lean_runtime"]
+        return BuildOptions.of(values)
+
     def named(self, where: str, run: dict[str, Any], known: Collection[str]) -> None:
         names = run.get(where.removeprefix("run."))
         if names is not None and not names:
@@ -219,23 +236,13 @@ class _Reader:
                 raise self.error(f"{where} names {name!r}", hint=nearest(name, known))
 
     def check_values(self, table: dict[str, Any]) -> None:
-        """What a type cannot say: numbers in their range, names that exist."""
-        build, threshold = table.get("build", {}), table.get("latency", {}).get("threshold")
-        numbers = [
-            ("build.workspace_mb", build.get("workspace_mb"), 1, None),
-            ("build.optimization_level", build.get("optimization_level"), 0, 5),
-        ]
+        """What a type cannot say: names that exist, keys that exclude each other."""
         for precision, keys in table.get("precision", {}).items():
-            where, method = f"precision.{precision}", keys.get("calibration", CALIBRATIONS[0])
+            method = keys.get("calibration", CALIBRATIONS[0])
             if method not in CALIBRATIONS:
-                raise self.error(f"{where}.calibration = {method!r} is unknown", hint=nearest(method, CALIBRATIONS))
-            numbers.append((f"{where}.percentile", keys.get("percentile"), 50, 100))
-            numbers.append((f"{where}.samples", keys.get("samples"), 1, None))
-        for name, value, low, high in numbers:
-            if value is not None and not (low <= value and (high is None or value <= high)):
-                raise self.error(f"{name} = {value} must be {f'{low} to {high}' if high else f'at least {low}'}")
-        if threshold is not None and not 0 < threshold < 100:
-            raise self.error(f"latency.threshold = {threshold} must be a share such as 0.03")
+                raise self.error(
+                    f"precision.{precision}.calibration = {method!r} is unknown", hint=nearest(method, CALIBRATIONS)
+                )
         if {"file", "source"} <= set(table.get("inputs", {})):
             raise self.error(
                 "[inputs] has both file and source", hint="keep one: a file, or the callable that makes them"

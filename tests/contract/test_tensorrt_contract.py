@@ -62,7 +62,7 @@ def matmul(precision: str = "fp32") -> Model:
 def request_for(precision="fp32", *, which=None, profile=DYNAMIC, **options) -> BuildRequest:
     timing_cache = options.pop("timing_cache", None)
     chosen = PRECISIONS[precision]
-    return BuildRequest(which or matmul(precision), chosen, profile, BuildOptions(**options), timing_cache)
+    return BuildRequest(which or matmul(precision), chosen, profile, BuildOptions(**options), timing_cache=timing_cache)
 
 
 def is_86(trt) -> bool:
@@ -161,7 +161,7 @@ def test_interrupt_ends_the_build(trt, backend):
 
 
 def test_options_are_applied(trt, backend):
-    backend.build(request_for(workspace_bytes=2**20, optimization_level=2, tactics=("-JIT_CONVOLUTIONS",)))
+    backend.build(request_for(workspace=2**20, opt_level=2, tactics=("-JIT_CONVOLUTIONS",)))
     _, config = trt._log[-1]
     assert config._pools == {"WORKSPACE": 2**20}
     assert config.builder_optimization_level == 2
@@ -187,9 +187,9 @@ def test_tactics_are_reported_by_name(trt, backend):
         ({"tactics": ("+",)}, "+NAME"),
         ({"tactics": ("+JIT_CONVOLUTION",)}, "did you mean 'JIT_CONVOLUTIONS'"),
         ({"tactics": ("+JIT_CONVOLUTIONS", "-JIT_CONVOLUTIONS")}, "twice"),
-        ({"optimization_level": 6}, "0 to 5"),
-        ({"optimization_level": -1}, "0 to 5"),
-        ({"workspace_bytes": 0}, "positive"),
+        ({"opt_level": 6}, "0 to 5"),
+        ({"opt_level": -1}, "0 to 5"),
+        ({"workspace": 0}, "positive"),
     ],
 )
 def test_bad_options_are_named(backend, options, said):

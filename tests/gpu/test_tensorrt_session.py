@@ -20,7 +20,7 @@ pytestmark = pytest.mark.gpu
 
 RNG = np.random.default_rng(7)
 FLOAT, HALF, INT64, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL
-FAST = BuildOptions(optimization_level=1)
+FAST = BuildOptions(opt_level=1)
 
 
 def value(name, kind, shape):
@@ -378,7 +378,7 @@ def test_workspace_limit_and_facts(backend):
         model,
         PRECISIONS["fp32"],
         fixed(model, x=(2, 32, 16, 16)),
-        BuildOptions(workspace_bytes=64 * 2**20, optimization_level=0),
+        BuildOptions(workspace=64 * 2**20, opt_level=0),
     )
     facts = backend.build(request, lines.append).facts
     assert facts["layers"] >= 1

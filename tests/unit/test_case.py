@@ -80,4 +80,19 @@ def test_as_json():
         "profile": "p",
         "backend": "fake",
         "tactics": ["+A", "-B"],
+        "graph": "as-is",
+        "options": [],
     }
+
+
+def test_json_gives_the_case_back():
+    case = Case("m", "fp32", "p", "fake", ("-B",), "opset=17", (("opt_level", "3"), ("refit", "on")))
+
+    assert Case.from_json(case.to_json()) == case
+    assert case.id == "m-fp32-p[-B][opset=17][opt_level=3,refit=on]-fake"
+
+
+def test_json_of_before_an_axis_existed_has_its_default():
+    old = {"model": "m", "precision": "fp32", "profile": "p", "backend": "fake", "tactics": []}
+
+    assert Case.from_json(old) == Case("m", "fp32", "p", "fake")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_trt.errors import ManifestError
+from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.manifest import Manifest
 from pytest_trt.spec.shapes import Profile, ShapeRange
 
@@ -40,8 +41,13 @@ atol = 1e-3
 [latency]
 threshold = 0.03
 [build]
-workspace_mb = 512
-optimization_level = 0
+workspace = "512MB"
+opt_level = 0
+refit = "off"
+sparsity = true
+plugins = ["lib/a.so"]
+memory_pools = { TACTIC_DRAM = "1GB" }
+builder_flags = ["+STRICT_NANS"]
 [run]
 precisions = ["fp16", "int8"]
 profiles = ["b8"]
@@ -112,8 +118,15 @@ def test_every_key_is_read(tmp_path: Path):
         },
         tolerance={"int8": {"cosine": 0.995}, "fp16": {"rtol": 1e-2, "atol": 1e-3}},
         threshold=0.03,
-        workspace_bytes=512 * 10**6,
-        optimization_level=0,
+        build=BuildOptions(
+            workspace=512 * 10**6,
+            opt_level=0,
+            refit="off",
+            sparsity=True,
+            plugins=(tmp_path / "lib/a.so",),
+            memory_pools=(("TACTIC_DRAM", 10**9),),
+            builder_flags=("+STRICT_NANS",),
+        ),
         precisions=("fp16", "int8"),
         default_profiles=("b8",),
     )
@@ -126,7 +139,7 @@ def test_an_empty_manifest_is_a_model_of_its_folders_name(tmp_path: Path):
 
     assert (manifest.name, manifest.path) == ("resnet", folder / "model.onnx")
     assert (manifest.precisions, manifest.default_profiles, dict(manifest.profiles)) == (("fp32",), (), {})
-    assert manifest.threshold is manifest.workspace_bytes is manifest.optimization_level is None
+    assert (manifest.threshold, manifest.build) == (None, BuildOptions())
 
 
 def test_a_source_takes_the_place_of_a_path(tmp_path: Path):
@@ -162,7 +175,7 @@ def test_a_bare_model(tmp_path: Path, file: str, name: str):
         ("[modle]\n", "unknown table [modle]", "did you mean 'model'?"),
         ('[model]\npaht = "x"\n', "unknown key 'paht' in [model]", "did you mean 'path'?"),
         ("[inputs]\nlables = 'x'\n", "unknown key 'lables' in [inputs]", "did you mean 'labels'?"),
-        ("[build]\nworkspace = 1\n", "unknown key 'workspace' in [build]", "did you mean 'workspace_mb'?"),
+        ("[build]\nworkspaces = 1\n", "unknown key 'workspaces' in [build]", "did you mean 'workspace'?"),
         ("[latency]\ntreshold = 1\n", "unknown key 'treshold' in [latency]", "did you mean 'threshold'?"),
         ("[run]\nprecision = []\n", "unknown key 'precision' in [run]", "did you mean 'precisions'?"),
         ("[precision.int9]\n", "unknown precision in [precision.int9]", "did you mean 'int8'?"),
@@ -182,9 +195,19 @@ def test_a_bare_model(tmp_path: Path, file: str, name: str):
         ("[model]\nrequires = [1]\n", "model.requires must be a list of strings", None),
         ("[model]\nvariant = ['x']\n", "model.variant must be str, not list", None),
         ("[inputs]\nallow_nonfinite = 1\n", "inputs.allow_nonfinite must be bool, not int", None),
-        ("[build]\noptimization_level = true\n", "build.optimization_level must be int, not bool", None),
-        ("[build]\noptimization_level = 6\n", "build.optimization_level must lie in 0 … 5, not 6", None),
-        ("[build]\nworkspace_mb = -1\n", "build.workspace_mb must lie in 0 … 1e+09, not -1", None),
+        ("[build]\nopt_level = true\n", "build.opt_level: cannot use 'on': a whole number is wanted", None),
+        ("[build]\nopt_level = 6\n", "build.opt_level: cannot use '6': a number from 0 to 5 is wanted", None),
+        (
+            "[build]\nworkspace = -1\n",
+            "build.workspace: cannot use '-1': a size such as 512MB, 20GB or a number of bytes is wanted; units are KB, MB, GB, B",
+            None,
+        ),
+        ("[build]\ntactics = ['-A']\n", "build.tactics spans an axis of cases", "use --trt-tactics"),
+        (
+            "[build]\nio_formats = ['x=A:B:C']\n",
+            "build.io_formats: cannot use 'x=A:B:C': 'x=A:B:C' is not TENSOR=LAYOUT or TENSOR=DTYPE:LAYOUT, e.g. x=HALF:CHW16",
+            None,
+        ),
         ("[latency]\nthreshold = '5%'\n", "latency.threshold must be int or float, not str", None),
         ("[latency]\nthreshold = 0\n", "latency.threshold must lie in 1e-06 … 100, not 0", None),
         ("[latency]\nthreshold = nan\n", "latency.threshold must lie in 1e-06 … 100, not nan", None),

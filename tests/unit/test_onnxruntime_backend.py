@@ -81,10 +81,10 @@ def test_an_unknown_precision_is_unsupported():
     ("options", "flag"),
     [
         (BuildOptions(tactics=("+A",)), "--trt-tactics"),
-        (BuildOptions(workspace_bytes=10**9), "--trt-workspace"),
-        (BuildOptions(workspace_bytes=0), "--trt-workspace"),
-        (BuildOptions(optimization_level=3), "--trt-opt-level"),
-        (BuildOptions(optimization_level=0), "--trt-opt-level"),
+        (BuildOptions(workspace=10**9), "--trt-workspace"),
+        (BuildOptions(workspace=0), "--trt-workspace"),
+        (BuildOptions(opt_level=3), "--trt-opt-level"),
+        (BuildOptions(opt_level=0), "--trt-opt-level"),
     ],
 )
 def test_options_of_tensorrt_are_refused(options: BuildOptions, flag: str):

@@ -45,11 +45,18 @@ def test_json_and_back(record: Record):
     assert json.loads(text)["outcome"] == record.outcome
 
 
-def test_json_without_a_section_is_refused():
+def test_json_of_before_a_section_existed_is_read():
     data = passed().to_json()
-    del data["verdict"]
+    del data["streams"]
 
-    with pytest.raises(KeyError, match="verdict"):
+    assert Record.from_json(data).streams is None
+
+
+def test_json_without_outcomes_is_refused():
+    data = passed().to_json()
+    del data["outcomes"]
+
+    with pytest.raises(KeyError, match="outcomes"):
         Record.from_json(data)
 
 

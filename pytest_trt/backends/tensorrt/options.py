@@ -19,11 +19,11 @@ _MAX_LEVEL = 5
 
 def check_options(trt: Any, options: BuildOptions) -> None:
     """Raise UsageError for an option whose value no build could use, or that this version lacks."""
-    level = options.optimization_level
+    level = options.opt_level
     if level is not None and not 0 <= level <= _MAX_LEVEL:
-        raise UsageError(f"optimization_level {level} does not exist", hint=f"TensorRT has levels 0 to {_MAX_LEVEL}")
-    if options.workspace_bytes is not None and options.workspace_bytes <= 0:
-        raise UsageError(f"workspace_bytes must be positive, got {options.workspace_bytes}")
+        raise UsageError(f"opt_level {level} does not exist", hint=f"TensorRT has levels 0 to {_MAX_LEVEL}")
+    if options.workspace is not None and options.workspace <= 0:
+        raise UsageError(f"workspace must be positive, got {options.workspace}")
     known = members(trt.TacticSource)
     seen: set[str] = set()
     for entry in options.tactics:
@@ -46,10 +46,10 @@ def check_options(trt: Any, options: BuildOptions) -> None:
 def apply_options(trt: Any, config: Any, options: BuildOptions) -> None:
     """Set *options* on a builder config. Raises UsageError as ``check_options`` does, or BuildError."""
     check_options(trt, options)
-    if options.workspace_bytes is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-    if options.optimization_level is not None:
-        config.builder_optimization_level = options.optimization_level
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if options.opt_level is not None:
+        config.builder_optimization_level = options.opt_level
     if options.tactics:
         mask = _with_changes(trt, int(config.get_tactic_sources()), options.tactics)
         if not config.set_tactic_sources(mask):

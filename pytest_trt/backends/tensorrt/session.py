@@ -11,7 +11,7 @@ from pytest_trt.backends.clocks import SyncClock, pick_clock
 from pytest_trt.backends.cuda import Event, Stream
 from pytest_trt.backends.tensorrt.binding import Binding, output_allocator
 from pytest_trt.backends.tensorrt.logger import process_logger
-from pytest_trt.errors import InputsError, RunError, nearest
+from pytest_trt.errors import InputsError, RunError, UnsupportedError, nearest
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -129,6 +129,9 @@ class TensorRTSession:
         }
         self._restore()
         return times
+
+    def sibling(self) -> TensorRTSession:
+        raise UnsupportedError("several contexts on one engine are not there yet")
 
     def close(self) -> None:
         """Free everything. May be called twice."""
