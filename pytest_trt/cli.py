@@ -99,7 +99,22 @@ def _parser() -> argparse.ArgumentParser:
 
     building, caching = _options_of("matrix", "accuracy", "build", "cache"), _options_of("cache")
     command("doctor", _doctor, "show what is installed, what works, and why something does not", caching)
-    command("build", _build, "build the engines of models, or find them in the cache", building, matrix=True)
+    build = command("build", _build, "build the engines of models, or find them in the cache", building, matrix=True)
+    for tool in ("trtexec", "polygraphy"):
+        build.add_argument(
+            f"--as-{tool}",
+            nargs="?",
+            const="",
+            metavar="VERSION",
+            help=f"build nothing: print the {tool} line of the same build (for the installed TensorRT, or VERSION)",
+        )
+    build.add_argument(
+        "--export",
+        type=Path,
+        default=Path("typed-models"),
+        metavar="DIR",
+        help="where those lines find the typed models",
+    )
     comparing = building | {"baselines", "report"}
     command("compare", _compare, "compare engines with their references", comparing, matrix=True)
     cache = command("cache", _cache, "look into the artifact cache, or tidy it", caching)
@@ -172,6 +187,11 @@ def _cases(lab: Lab, given: argparse.Namespace) -> list[Case]:
 
 
 def _build(lab: Lab, given: argparse.Namespace) -> int:
+    asked = {
+        tool: version for tool in ("trtexec", "polygraphy") if (version := getattr(given, f"as_{tool}")) is not None
+    }
+    if asked:
+        return _lines(lab, given, asked)
     code = NOTHING
     for case in _cases(lab, given):
         try:
@@ -188,6 +208,19 @@ def _build(lab: Lab, given: argparse.Namespace) -> int:
         simulated = ", simulated" if "simulated" in stored.facts else ""
         print(f"{case.id}: {made}, {len(stored.plan)} bytes{simulated}, entry {stored.digest[:12]}")
     return code
+
+
+def _lines(lab: Lab, given: argparse.Namespace, asked: dict[str, str]) -> int:
+    from pytest_trt.backends import get_backend
+    from pytest_trt.lab.command_lines import command_line, parse_version
+    from pytest_trt.spec.case import Axes
+
+    installed = get_backend("tensorrt").probe().versions.get("tensorrt")
+    for path in given.model:
+        for case in lab.cases(lab.add(path), Axes(backends=("tensorrt",)), check=False):
+            for tool, text in asked.items():
+                print(command_line(lab, case, tool, parse_version(text, installed), given.export), end="\n\n")
+    return PASS
 
 
 def _compare(lab: Lab, given: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@
 
     Failure (AssertionError)      the engine works, but the verdict is red
     ├── AccuracyFailure
+    ├── EngineFailure             its precision, structure, tactics or repeatability is not what it should be
     └── LatencyFailure
 """
 
@@ -37,6 +38,7 @@ __all__ = [
     "BaselineError",
     "BuildError",
     "CorruptEntryError",
+    "EngineFailure",
     "Failure",
     "InputsError",
     "LatencyFailure",
@@ -113,7 +115,14 @@ class UnsupportedError(BackendError):
 
 
 class BuildError(BackendError):
-    """Parsing the model or building the engine failed."""
+    """Parsing the model or building the engine failed. ``log`` is what the builder said before, one message a line."""
+
+    def __init__(self, message: str, *, hint: str | None = None, log: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.log = log
+
+    def again(self) -> BuildError:
+        return type(self)(self.message, hint=self.hint, log=self.log)
 
 
 class RunError(BackendError):
@@ -143,6 +152,10 @@ class Failure(AssertionError):  # noqa: N818 - a red verdict is no error
 
 class AccuracyFailure(Failure):
     """Outputs are not close to the reference."""
+
+
+class EngineFailure(Failure):
+    """The engine is not the one that was asked for or recorded, or does not give the same twice."""
 
 
 class LatencyFailure(Failure):

@@ -30,7 +30,7 @@ from pytest_trt.option_values import (
     tactic_sets,
 )
 
-__all__ = ["ENV_PREFIX", "Option", "Settings", "as_text", "options", "unknown_variables"]
+__all__ = ["ENV_PREFIX", "Option", "Settings", "as_text", "as_words", "options", "unknown_variables"]
 
 ENV_PREFIX = "PYTEST_TRT_"
 
@@ -397,6 +397,14 @@ def as_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(as_text(entry) for entry in value)
     return str(value)
+
+
+def as_words(value: Any) -> str:
+    """A parsed value, written so that its option reads the same again: pairs are ``NAME=VALUE``."""
+    if isinstance(value, tuple):
+        pairs = all(isinstance(entry, tuple) for entry in value)
+        return ",".join(f"{entry[0]}={entry[1]}" if pairs else str(entry) for entry in value)
+    return as_text(value)
 
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:

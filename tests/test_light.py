@@ -31,6 +31,7 @@ HEAVY = {
 EXPECTED = {
     "pytest_trt",
     "pytest_trt.errors",
+    "pytest_trt.option_values",
     "pytest_trt.plugin",
     "pytest_trt.plugin.collect",
     "pytest_trt.plugin.fixtures",

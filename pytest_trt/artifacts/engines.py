@@ -9,23 +9,30 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pytest_trt.artifacts.build_times import estimate, with_eta
+from pytest_trt.artifacts.calibration_cache import load_calibration_cache, save_calibration_cache
 from pytest_trt.artifacts.key import Key
 from pytest_trt.artifacts.store import Store
 from pytest_trt.artifacts.timing_cache import load_timing_cache, save_timing_cache
 from pytest_trt.backends import Backend, BuildRequest, Built, Progress, silent
+from pytest_trt.backends.isolation import build as build_plan
 from pytest_trt.errors import ArtifactError
 
 __all__ = ["StoredEngine", "engine_key", "obtain_engine"]
 
+_LOG_NAME = "build.log"
+
 
 @dataclass(frozen=True)
 class StoredEngine:
-    """A plan with its facts. ``fresh``: built by this call; ``digest``: its place in the cache."""
+    """A plan with its facts. ``fresh``: built by this call; ``digest``: its place in the cache; ``log``: what the
+    builder said when it was built, one message a line."""
 
     plan: bytes
     facts: dict[str, Any]
     fresh: bool
     digest: str
+    log: str = ""
 
     @property
     def plan_digest(self) -> str:
@@ -36,22 +43,24 @@ class StoredEngine:
 def engine_key(backend: Backend, request: BuildRequest) -> Key:
     """All that can change the plan, by name. The timing cache is left out: it changes how long a build takes
     and which of equally valid tactics wins, and it differs after every build."""
-    precision, options = request.precision, request.options
-    return Key.make(
-        "engine",
-        {
-            "backend": backend.name,
-            "identity": backend.identity(),
-            "typed_model": request.model.fingerprint,
-            "precision": {
-                "name": precision.name,
-                "flags_on": list(precision.flags_on),
-                "flags_off": list(precision.flags_off),
-            },
-            "profiles": [profile.describe() for profile in request.held_profiles],
-            "options": options.describe(),
+    precision, calibration = request.precision, request.calibration
+    ingredients: dict[str, Any] = {
+        "backend": backend.name,
+        "identity": backend.identity(),
+        "typed_model": request.model.fingerprint,
+        "precision": {
+            "name": precision.name,
+            "flags_on": list(precision.flags_on),
+            "flags_off": list(precision.flags_off),
         },
-    )
+        "profiles": [profile.describe() for profile in request.held_profiles],
+        "options": request.options.describe(),
+    }
+    if calibration is not None:
+        ingredients["calibration"] = {"algorithm": calibration.algorithm, "fingerprint": calibration.fingerprint}
+    if request.tactic_lock:
+        ingredients["tactic_lock"] = {key: list(entry) for key, entry in request.tactic_lock.items()}
+    return Key.make("engine", ingredients)
 
 
 def obtain_engine(
@@ -63,23 +72,25 @@ def obtain_engine(
     progress: Progress = silent,
     exclusive: Callable[[], AbstractContextManager[object]] = nullcontext,
     timing_cache: bool = True,
+    isolate: bool = False,
+    build_timeout_s: float | None = None,
 ) -> StoredEngine:
     """Return the engine for *request*. *exclusive* is held while building: tactic timing is a measurement too.
 
-    Raises BuildError.
+    With *isolate* or *build_timeout_s* it is built in a process of its own. Raises BuildError.
     """
     key = engine_key(backend, request)
 
     def build() -> dict[str, bytes]:
         with exclusive():
             timings = load_timing_cache(store, backend) if timing_cache else None
-            built = backend.build(replace(request, timing_cache=timings), progress)
-            if timing_cache and built.timing_cache is not None:
-                try:
-                    save_timing_cache(store, backend, built.timing_cache)
-                except ArtifactError as error:
-                    # Minutes of building must not be lost because their by-product cannot be kept.
-                    progress(f"tactic timings are not kept: {error.message}")
+            say = with_eta(progress, label, estimate(store, key, label))
+            wanted = _with_calibration_cache(store, backend, replace(request, timing_cache=timings))
+            built = build_plan(backend, wanted, say, isolate=isolate, timeout_s=build_timeout_s)
+            if built.calibration_cache is not None:
+                save_calibration_cache(store, backend, request, built.calibration_cache)
+            if timing_cache:
+                _keep_timings(store, backend, built, progress)
         return _payload(built)
 
     entry = store.get_or_build(key, build, label=label)
@@ -88,11 +99,37 @@ def obtain_engine(
         raise ArtifactError(
             f"cache entry {key.digest[:12]} holds {sorted(entry.files)}, not one engine", hint="pytest-trt cache verify"
         )
-    return StoredEngine(entry.files[plans[0]], json.loads(entry.files["facts.json"]), entry.fresh, key.digest)
+    return StoredEngine(
+        plan=entry.files[plans[0]],
+        facts=json.loads(entry.files["facts.json"]),
+        fresh=entry.fresh,
+        digest=key.digest,
+        log=entry.files.get(_LOG_NAME, b"").decode("utf-8", "replace"),
+    )
+
+
+def _with_calibration_cache(store: Store, backend: Backend, request: BuildRequest) -> BuildRequest:
+    if request.calibration is None:
+        return request
+    cache = load_calibration_cache(store, backend, request)
+    return replace(request, calibration=replace(request.calibration, cache=cache))
+
+
+def _keep_timings(store: Store, backend: Backend, built: Built, progress: Progress) -> None:
+    if built.timing_cache is None:
+        return
+    try:
+        save_timing_cache(store, backend, built.timing_cache)
+    except ArtifactError as error:
+        # Minutes of building must not be lost because their by-product cannot be kept.
+        progress(f"tactic timings are not kept: {error.message}")
 
 
 def _payload(built: Built) -> dict[str, bytes]:
-    return {
+    payload = {
         f"engine{built.suffix}": built.plan,
         "facts.json": json.dumps(built.facts, indent=1, sort_keys=True).encode(),
     }
+    if built.log:
+        payload[_LOG_NAME] = built.log.encode("utf-8", "replace")
+    return payload

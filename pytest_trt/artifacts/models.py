@@ -1,133 +1,184 @@
-"""Manifest -> Model: read the file, or run ``source = "build.py:build"`` once and keep the ONNX it made."""
+"""Manifest -> Model, decided by what is there: a file, a folder of TensorFlow's, a plan, or what a source returns."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.artifacts.exporters import export_ingredients, export_module, is_torch_module
 from pytest_trt.artifacts.key import Key
+from pytest_trt.artifacts.saved_models import convert_saved_model, is_saved_model, saved_model_ingredients
+from pytest_trt.artifacts.sources import (
+    NetworkSource,
+    call_inputs_source,
+    call_source,
+    digest_of,
+    is_network_builder,
+    obtain_source,
+    source_ingredients,
+)
 from pytest_trt.artifacts.store import Store
 from pytest_trt.backends import Progress, silent
-from pytest_trt.environment import version_of
-from pytest_trt.errors import InputsError, ManifestError, ModelError, TrtError, nearest
+from pytest_trt.errors import ManifestError, ModelError, UnsafeModelError
+from pytest_trt.spec.interface import Interface
 from pytest_trt.spec.manifest import Manifest
 from pytest_trt.spec.model import Model
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import onnx
 
-__all__ = ["call_inputs_source", "call_source", "obtain_model", "source_ingredients"]
+__all__ = ["call_inputs_source", "obtain_model", "source_ingredients"]
+
+# In place of a model, an entry can say what the source is instead.
+_MARK = "made.json"
 
 
-def obtain_model(manifest: Manifest, store: Store, progress: Progress = silent) -> Model:
-    """Return the manifest's model. Raises ModelError, ManifestError or UnsafeModelError."""
-    if manifest.path is not None:
-        return Model.load(manifest.path, name=manifest.name)
+def obtain_model(
+    manifest: Manifest,
+    store: Store,
+    progress: Progress = silent,
+    *,
+    inspect: Callable[[], Interface] | None = None,
+) -> Model:
+    """Return the manifest's model, held against its ``[interface]`` where it has one.
+
+    *inspect* loads the manifest's plan and says its inputs, outputs and profiles; without it, a model that is only a
+    plan has those of ``[interface]``. Raises ModelError, ManifestError or UnsafeModelError.
+    """
+    if manifest.source is not None:
+        model = _from_source(manifest, manifest.source, store, progress)
+    elif manifest.path is None:
+        model = _from_plan(manifest, inspect)
+    elif is_saved_model(manifest.path):
+        model = _from_saved_model(manifest, manifest.path, store, progress)
+    else:
+        model = Model.load(manifest.path, name=manifest.name)
+    wrong = manifest.interface.mismatch(Interface.of(model)) if manifest.interface else None
+    if wrong:
+        raise ModelError(f"{manifest.file}: the model is not what [interface] declares: {wrong}")
+    return model
+
+
+def _from_source(manifest: Manifest, source: str, store: Store, progress: Progress) -> Model:
+    ingredients = source_ingredients(manifest, source)
+    key = Key.make("model", ingredients)
+    made: list[Any] = []
+
+    def result() -> Any:
+        if not made:
+            progress(f"building the model {manifest.name} with {source}")
+            made.append(_result(manifest, source))
+        return made[0]
+
+    entry = store.get_or_build(key, lambda: _payload(manifest, source, result()))
+    if _MARK not in entry.files:
+        return _parsed(entry.files["model.onnx"], manifest)
+    mark = json.loads(entry.files[_MARK])
+    if mark["is"] == "network":
+        return _from_network(manifest, source, key)
+    if mark["is"] == "file":
+        file = _inside(manifest, source, mark["path"])
+        if not file.is_file():  # the source writes it, and it is gone: the entry says only where it was
+            result()
+        return Model.load(file, name=manifest.name)
+    exported = store.get_or_build(
+        Key.make("model", {"source": ingredients, "export": export_ingredients(manifest)}),
+        lambda: {"model.onnx": _serialized(export_module(manifest, result(), progress), manifest)},
+    )
+    return _parsed(exported.files["model.onnx"], manifest)
+
+
+def _result(manifest: Manifest, source: str) -> Any:
+    """What the source gives; a module and a network builder are themselves the result, and are not called."""
+    found = obtain_source(manifest, source)
+    if is_network_builder(found):
+        return found
+    if is_torch_module(found):
+        if manifest.args:
+            raise ManifestError(
+                f"{manifest.file}: {source} is a finished module, which takes no model.args",
+                hint="name its class, or a function that makes it",
+            )
+        return found
+    return call_source(manifest, source)
+
+
+def _payload(manifest: Manifest, source: str, made: Any) -> dict[str, bytes]:
     import onnx
 
     from pytest_trt.spec.loading import check_proto
 
-    def build() -> dict[str, bytes]:
-        progress(f"building the model {manifest.name} with {manifest.source}")
-        proto = call_source(manifest, manifest.source or "")
-        if not isinstance(proto, onnx.ModelProto):
-            raise ModelError(
-                f"{manifest.file}: {manifest.source} returned {type(proto).__name__}, not an onnx.ModelProto"
-            )
-        check_proto(proto, f"{manifest.file}: what {manifest.source} returned")
-        return {"model.onnx": Model.from_proto(proto, manifest.name).serialized()}
-
-    entry = store.get_or_build(Key.make("model", source_ingredients(manifest, manifest.source or "")), build)
-    return Model.from_proto(onnx.load_model_from_string(entry.files["model.onnx"]), manifest.name)
-
-
-def source_ingredients(manifest: Manifest, source: str) -> dict[str, Any]:
-    """What a source's result depends on: the Python files in its folder and one above, its arguments, its packages."""
-    folder = manifest.folder
-    files = sorted({*folder.glob("*.py"), *folder.parent.glob("*.py")})
-    texts = sorted(folder.glob("*.txt"))
-    return {
-        "source": source,
-        "args": dict(manifest.args),
-        "files": {
-            file.name if file.parent == folder else f"../{file.name}": _digest(file) for file in (*files, *texts)
-        },
-        "packages": {name: version_of(name) or "missing" for name in ("onnx", "numpy", *manifest.requires)},
-    }
-
-
-def call_source(manifest: Manifest, source: str) -> Any:
-    """Run ``FILE:CALLABLE`` of the model's folder with the manifest's args.
-
-    This executes code, as running the tests of a repository does. Raises ManifestError when there is no such
-    file or callable, and ModelError with the callable's own words when it fails.
-    """
-    try:
-        with _no_bytecode():
-            return _find(manifest, source)(**manifest.args)
-    except TrtError:
-        raise
-    # The callable is the user's: whatever it raises is one failed model with its own words, the cause is chained.
-    except (Exception, SystemExit) as error:
-        raise ModelError(f"{manifest.file}: {source} failed: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _no_bytecode() -> Iterator[None]:
-    """Python takes a .pyc for current by the second and the size of its source: an edit that keeps both would run the
-    old code under the new key. And a model's folder is no place for caches."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
-
-
-def call_inputs_source(manifest: Manifest) -> dict[str, NDArray[Any]]:
-    """Run the source of the manifest's inputs, as ``call_source`` does. Raises InputsError for what are no arrays."""
-    import numpy as np
-
-    source = manifest.inputs_source or ""
-    arrays = call_source(manifest, source)
-    where = f"{manifest.file}: {source} returned"
-    if not isinstance(arrays, Mapping):
-        raise InputsError(f"{where} {type(arrays).__name__}, not arrays by the names of inputs", hint="return a dict")
-    for name, array in arrays.items():
-        if not isinstance(name, str) or not isinstance(array, np.ndarray):
-            raise InputsError(
-                f"{where} {type(array).__name__} for {name!r}, not a NumPy array", hint="convert it: numpy.asarray(…)"
-            )
-    return dict(arrays)
-
-
-def _find(manifest: Manifest, source: str) -> Callable[..., Any]:
-    name, colon, attribute = source.partition(":")
-    path = (manifest.folder / name).resolve()
-    if not colon or not path.is_relative_to(manifest.folder.resolve()) or not path.is_file():
-        raise ManifestError(f"{manifest.file}: source {source!r} is not FILE:CALLABLE with a file of this folder")
-    module_name = f"pytest_trt_source_{_digest(path)[:16]}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ManifestError(f"{manifest.file}: {name} cannot be imported; it must be a .py file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and pickling inside the module look it up here
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ModelError(f"{manifest.file}: importing {name} failed: {type(error).__name__}: {error}") from error
-    if not callable(getattr(module, attribute, None)):
-        raise ManifestError(
-            f"{manifest.file}: {name} has no callable {attribute!r}", hint=nearest(attribute, vars(module))
+    if isinstance(made, onnx.ModelProto):
+        check_proto(made, f"{manifest.file}: what {source} returned")
+        return {"model.onnx": _serialized(made, manifest)}
+    if is_network_builder(made):
+        mark = {"is": "network"}
+    elif isinstance(made, (str, Path)):
+        mark = {"is": "file", "path": _inside(manifest, source, made).relative_to(manifest.folder).as_posix()}
+    elif is_torch_module(made[0] if isinstance(made, tuple) and made else made):
+        mark = {"is": "torch"}
+    else:
+        raise ModelError(
+            f"{manifest.file}: {source} returned {type(made).__name__}, not an onnx.ModelProto, the path of an .onnx"
+            " file, or a torch.nn.Module",
         )
-    function: Callable[..., Any] = getattr(module, attribute)
-    return function
+    return {_MARK: json.dumps(mark).encode()}
 
 
-def _digest(path: Path) -> str:
-    import hashlib
+def _inside(manifest: Manifest, source: str, path: str | Path) -> Path:
+    """The file in the folder that a source names."""
+    folder = manifest.folder.resolve()
+    file = (folder / path).resolve()
+    if not file.is_relative_to(folder):
+        raise UnsafeModelError(
+            f"{manifest.file}: {source} names {file}, outside the model's folder", hint="copy the file into it"
+        )
+    return manifest.folder / file.relative_to(folder)
 
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+def _from_network(manifest: Manifest, source: str, key: Key) -> Model:
+    declared = manifest.interface
+    if declared is None or not declared.outputs:
+        raise ManifestError(
+            f"{manifest.file}: {source} fills a TensorRT network; its inputs and outputs must be known without one",
+            hint='declare both: [interface.inputs] and [interface.outputs], name = ["N", 3, 224, 224]',
+        )
+    return Model.from_interface(declared, manifest.name, identity=key.digest, network=NetworkSource(manifest, source))
+
+
+def _from_plan(manifest: Manifest, inspect: Callable[[], Interface] | None) -> Model:
+    if manifest.plan is None:
+        raise ManifestError(f"{manifest.file}: [model] has neither path, source nor plan")
+    interface = inspect() if inspect is not None else manifest.interface
+    if interface is None:
+        raise ModelError(
+            f"{manifest.file}: only TensorRT can read the inputs and outputs of {manifest.plan.name}",
+            hint="run it with --trt-backend=tensorrt, or declare them in [interface.inputs] and [interface.outputs]",
+        )
+    try:
+        identity = digest_of(manifest.plan)
+    except OSError as error:
+        raise ModelError(f"{manifest.plan}: cannot be read: {error.strerror}") from error
+    return Model.from_interface(interface, manifest.name, identity=identity)
+
+
+def _from_saved_model(manifest: Manifest, folder: Path, store: Store, progress: Progress) -> Model:
+    key = Key.make("model", saved_model_ingredients(manifest, folder))
+
+    def convert() -> dict[str, bytes]:
+        progress(f"converting the SavedModel {folder.name} of {manifest.name} with tf2onnx")
+        return {"model.onnx": _serialized(convert_saved_model(manifest, folder), manifest)}
+
+    return _parsed(store.get_or_build(key, convert).files["model.onnx"], manifest)
+
+
+def _serialized(proto: onnx.ModelProto, manifest: Manifest) -> bytes:
+    return Model.from_proto(proto, manifest.name).serialized()
+
+
+def _parsed(content: bytes, manifest: Manifest) -> Model:
+    import onnx
+
+    return Model.from_proto(onnx.load_model_from_string(content), manifest.name)

@@ -79,10 +79,12 @@ class Support:
 @dataclass(frozen=True)
 class Calibration:
     """What TensorRT's own (implicit) calibration needs. ``batches`` are feeds of one shape, real samples; ``cache``
-    is what an earlier calibration of the same model, samples and algorithm left, which makes batches needless."""
+    is what an earlier calibration of the same model, samples and algorithm left, which makes batches needless.
+    ``fingerprint`` is that of the samples: other samples, other ranges, another plan."""
 
     algorithm: str  # "entropy2", "entropy", "minmax", "legacy"
     batches: Sequence[Feeds]
+    fingerprint: str
     cache: bytes | None = None
 
 
@@ -97,6 +99,8 @@ class BuildRequest:
     options: BuildOptions = field(default_factory=BuildOptions)
     profiles: tuple[Profile, ...] = ()
     calibration: Calibration | None = None
+    # Entries of an editable timing cache that the build must follow: key of a layer -> (tactic's hash, ms).
+    tactic_lock: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     timing_cache: bytes | None = None  # only speeds a build up; not part of the key
 
     @property

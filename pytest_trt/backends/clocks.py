@@ -1,4 +1,4 @@
-"""Clocks of a CUDA stream: how long one launch takes on the device, in ms.
+"""Clocks of a CUDA stream: how long one launch takes on the device, in ms; and a queue that keeps it busy.
 
 The method of trtexec: events around each launch on the stream that computes, differences taken per pair
 (offsets from one far event would lose microseconds to float32).
@@ -6,6 +6,7 @@ The method of trtexec: events around each launch on the stream that computes, di
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.backends.cuda import Graph, Stream
 
-__all__ = ["GraphClock", "SyncClock", "pick_clock"]
+__all__ = ["GraphClock", "LaunchQueue", "SyncClock", "pick_clock"]
 
 # Launches that may wait in the stream at once; the driver's queue holds about a thousand commands.
 _IN_FLIGHT = 256
@@ -82,10 +83,7 @@ class GraphClock(_EventClock):
 
     def time(self, launch: Callable[[], None], count: int) -> NDArray[np.float64]:
         """Launch *count* times; return ms per launch, shape ``(count,)``. Raises RunError."""
-        if self._graph is None or self._captured != launch:
-            self.prepare(launch)
-        graph, stream = self._graph, self._stream
-        assert graph is not None
+        graph, stream = self._captured_graph(launch), self._stream
         times = np.empty(count, dtype=np.float64)
         for first in range(0, count, _IN_FLIGHT):
             pairs = self._events(min(_IN_FLIGHT, count - first))
@@ -97,6 +95,16 @@ class GraphClock(_EventClock):
             stream.synchronize()
             times[first : first + len(pairs)] = [end.since(start) for start, end in pairs]
         return times
+
+    def launcher(self, launch: Callable[[], None]) -> Callable[[], None]:
+        """What enqueues the graph of *launch* once; as long as shapes and addresses stay. Raises RunError."""
+        return functools.partial(self._captured_graph(launch).launch, self._stream)
+
+    def _captured_graph(self, launch: Callable[[], None]) -> Graph:
+        if self._graph is None or self._captured != launch:
+            self.prepare(launch)
+        assert self._graph is not None
+        return self._graph
 
     def close(self) -> None:
         self.invalidate()
@@ -120,8 +128,45 @@ class SyncClock(_EventClock):
             times[index] = end.since(start)
         return times
 
+    def launcher(self, launch: Callable[[], None]) -> Callable[[], None]:
+        """*launch* itself: there is no graph."""
+        return launch
+
     def invalidate(self) -> None:
         """Nothing to forget: every launch is enqueued anew."""
+
+
+class LaunchQueue:
+    """Launches that wait in a stream, at most *depth* of them: the device has always a next one, and none is late."""
+
+    def __init__(self, stream: Stream, launch: Callable[[], None], depth: int) -> None:
+        self._stream, self._launch = stream, launch
+        self._pushed = 0
+        self._done: list[Event] = []
+        try:
+            for _ in range(depth):
+                self._done.append(Event())
+        except RunError:
+            self.close()
+            raise
+
+    def push(self) -> None:
+        """Enqueue one launch; wait for the oldest one first when *depth* of them are under way. Raises RunError."""
+        done = self._done[self._pushed % len(self._done)]
+        if self._pushed >= len(self._done):
+            done.wait()
+        self._launch()
+        self._stream.record(done)
+        self._pushed += 1
+
+    def drain(self) -> None:
+        """Wait for all of them. Raises RunError."""
+        self._stream.synchronize()
+
+    def close(self) -> None:
+        """Free the events. May be called twice."""
+        while self._done:
+            self._done.pop().close()
 
 
 def pick_clock(stream: Stream, launch: Callable[[], None]) -> GraphClock | SyncClock:

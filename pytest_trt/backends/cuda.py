@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,10 @@ class Event:
         self._runtime = runtime()
         self.raw: Any = check(self._runtime.cudaEventCreate(), "cudaEventCreate")
 
+    def wait(self) -> None:
+        """Block until the stream has reached this event; at once when it was never recorded."""
+        check(self._runtime.cudaEventSynchronize(self.raw), "cudaEventSynchronize")
+
     def since(self, start: Event) -> float:
         """Milliseconds from *start* to this event; both must have been reached."""
         return float(check(self._runtime.cudaEventElapsedTime(start.raw, self.raw), "cudaEventElapsedTime"))
@@ -92,6 +97,8 @@ class Graph:
             self._runtime.cudaGraphDestroy(raw)
 
     def launch(self, stream: Stream) -> None:
+        if self._exec is None:
+            raise RunError("the CUDA graph is closed: what it computes has other shapes or addresses by now")
         check(self._runtime.cudaGraphLaunch(self._exec, stream.raw), "cudaGraphLaunch")
 
     def close(self) -> None:
@@ -204,21 +211,38 @@ class DeviceBuffer(_Buffer):
 
 
 class PinnedBuffer(_Buffer):
-    """Page-locked memory on the host: copies from and to it are asynchronous and run at full speed."""
+    """Page-locked memory on the host: copies from and to it are asynchronous and run at full speed.
+
+    Arrays from ``view`` keep the memory: it is freed when this buffer has let go of it and the last of them is gone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory: Any = None
 
     def _allocate(self, nbytes: int) -> Any:
-        return check(
-            self._runtime.cudaHostAlloc(nbytes, self._runtime.cudaHostAllocDefault), f"cudaHostAlloc of {nbytes} bytes"
-        )
+        flags = self._runtime.cudaHostAllocDefault
+        pointer = check(self._runtime.cudaHostAlloc(nbytes, flags), f"cudaHostAlloc of {nbytes} bytes")
+        self._memory = (ctypes.c_ubyte * nbytes).from_address(int(pointer))
+        # Not at exit: CUDA may be gone before, and takes the memory with it.
+        weakref.finalize(self._memory, self._runtime.cudaFreeHost, int(pointer)).atexit = False
+        return pointer
 
-    def _release(self, pointer: int) -> None:
-        self._runtime.cudaFreeHost(pointer)
+    def _release(self, pointer: int) -> None:  # noqa: ARG002 - the finalizer knows it
+        self._memory = None
 
     def view(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-        """The content as an array of *dtype* and *shape*. Valid until this buffer grows or closes."""
+        """The content as an array of *dtype* and *shape*; of this buffer, until that grows or closes."""
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if not nbytes:
             return np.empty(shape, dtype)
-        memory: Any = (ctypes.c_ubyte * nbytes).from_address(self.pointer)
-        content: Array = np.frombuffer(memory, dtype=np.uint8)
+        content: Array = np.frombuffer(self._memory, dtype=np.uint8, count=nbytes)
         return content.view(dtype).reshape(shape)
+
+    def starts_at(self, array: Array) -> bool:
+        """Whether the first element of *array* is the first byte of this buffer."""
+        return bool(array.size) and array.__array_interface__["data"][0] == self.pointer
+
+    def overlaps(self, array: Array) -> bool:
+        """Whether *array* begins inside this buffer."""
+        return bool(array.size) and 0 <= array.__array_interface__["data"][0] - self.pointer < self.nbytes

@@ -3,13 +3,17 @@
 It lets every gate, report and option be tested without a GPU, here and in the CI of those who use the
 plugin. Everything it prints says ``simulated``. Faults: ``error`` (relative error added to every float
 output), ``latency`` (factor on every sample), ``noise`` (relative spread of samples), ``fp32`` (1: the build
-silently ignores the precision), ``build`` (1: the build fails).
+silently ignores the precision), ``build`` (1: the build fails), ``hang`` (seconds that the build takes longer),
+``crash`` (1: the build dies of SIGSEGV, in a process of its own), ``log`` (1: the builder logs).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
 from copy import copy
 from typing import TYPE_CHECKING, Any
@@ -17,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.backends import Availability, BuildOptions, BuildRequest, Built, Progress, Support, silent
+from pytest_trt.backends.build_child import inside_build_child, log_line
 from pytest_trt.errors import BuildError, RunError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -26,7 +31,17 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeBackend", "FakeSession", "SimulatedClock"]
 
-_FAULTS = {"error": 0.0, "latency": 1.0, "noise": 0.002, "fp32": 0.0, "build": 0.0}
+_FAULTS = {
+    "error": 0.0,
+    "latency": 1.0,
+    "noise": 0.002,
+    "fp32": 0.0,
+    "build": 0.0,
+    "hang": 0.0,
+    "crash": 0.0,
+    "log": 0.0,
+}
+_LONGEST_HANG_S = 86400.0
 
 
 class FakeBackend:
@@ -35,6 +50,7 @@ class FakeBackend:
     name = "fake"
 
     def __init__(self, injected: str | None = None) -> None:
+        self.arguments = (injected,) if injected else ()
         self.faults = dict(_FAULTS)
         for part in (injected or "").split(","):
             if not part.strip():
@@ -46,6 +62,8 @@ class FakeBackend:
                 self.faults[name] = float(value)
             except ValueError as error:
                 raise UsageError(f"--trt-fake: {name}={value!r} is not a number") from error
+        if not 0 <= self.faults["hang"] <= _LONGEST_HANG_S:
+            raise UsageError(f"--trt-fake: hang={self.faults['hang']:g} is not within 0 and {_LONGEST_HANG_S:g} s")
 
     def probe(self) -> Availability:
         return Availability(True, versions={"fake": "1"})
@@ -53,7 +71,8 @@ class FakeBackend:
     def support(self, precision: Precision) -> Support:
         if precision.name == "fp32":
             return Support("native")
-        return Support("simulated", f"the fake backend computes {precision.name} in float32")
+        quantizes = "" if precision.calibrator is None else ", without a calibration"
+        return Support("simulated", f"the fake backend computes {precision.name} in float32{quantizes}")
 
     def check(self, options: BuildOptions) -> None:
         """Every option is accepted, so that the plumbing of all of them can be tested."""
@@ -63,8 +82,7 @@ class FakeBackend:
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> Built:
         progress(f"fake: building {request.model.name}")
-        if self.faults["build"]:
-            raise BuildError("the fake builder was told to fail", hint="leave build=1 out of --trt-fake")
+        log = self._misbehave(request)
         facts: dict[str, Any] = {"build_seconds": 0.0, "layers": len(request.model.proto.graph.node), "plan_bytes": 0}
         support = self.support(request.precision)
         if support.kind == "simulated":
@@ -72,7 +90,28 @@ class FakeBackend:
         if self.faults["fp32"] and request.precision.name != "fp32":
             facts["not_honoured"] = f"{request.precision.name} was asked, every layer runs in float32 (injected)"
         plan = json.dumps({"fake": 1, "model": request.model.fingerprint, "precision": request.precision.name}).encode()
-        return Built(plan, ".fake", {**facts, "plan_bytes": len(plan)})
+        return Built(plan, ".fake", {**facts, "plan_bytes": len(plan)}, log=log)
+
+    def _misbehave(self, request: BuildRequest) -> str:
+        """Do to a build what was injected; return what the builder logs. Raises BuildError."""
+        log = ""
+        if self.faults["log"]:
+            log = f"fake: {len(request.model.proto.graph.node)} nodes\nfake: what follows is as injected"
+            for line in log.splitlines():
+                log_line(line)
+        if self.faults["hang"]:
+            time.sleep(self.faults["hang"])
+        if self.faults["crash"]:
+            if not inside_build_child():
+                raise BuildError(
+                    "the fake builder was told to crash, and would take the whole session along",
+                    hint="add --trt-isolate, or leave crash=1 out of --trt-fake",
+                    log=log,
+                )
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.faults["build"]:
+            raise BuildError("the fake builder was told to fail", hint="leave build=1 out of --trt-fake", log=log)
+        return log
 
     def load(self, plan: bytes, request: BuildRequest) -> FakeSession:
         try:

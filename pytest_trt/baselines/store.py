@@ -179,7 +179,13 @@ def _entry(record: Record, reason: str, old: dict[str, Any] | None) -> dict[str,
         "accuracy": accuracy or kept.get("accuracy", {}),
         "latency": latency or kept.get("latency"),
         **{name: measured.get(name) for name in ("plan", "plan_bytes")},
+        **{name: found for name in ("structure", "lock") if (found := _engines(record, kept, name))},
     }
+
+
+def _engines(record: Record, kept: dict[str, Any], name: str) -> Any:
+    """What the entry says of the engine: the new one's, or what is stored where this run did not look."""
+    return (record.engine or {}).get(name) or kept.get(name)
 
 
 def _rounded(value: Any) -> Any:

@@ -8,7 +8,7 @@ into a Record.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +16,19 @@ from pytest_trt.backends import Session
 from pytest_trt.baselines.drift import accuracy_drift
 from pytest_trt.baselines.store import BaselineStore, Match
 from pytest_trt.errors import AccuracyFailure, LatencyFailure
+from pytest_trt.lab.engine_gate import judge_against_baseline, judge_census
 from pytest_trt.lab.workshop import Workshop
 from pytest_trt.record import Record, accuracy_section, latency_section
-from pytest_trt.spec.case import Case
+from pytest_trt.settings import as_words, options
+from pytest_trt.spec.build_options import BuildOptions
+from pytest_trt.spec.case import AS_IS, Case
 from pytest_trt.spec.manifest import MANIFEST_NAME
 from pytest_trt.spec.precision import get_precision
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.comparison import Comparison
-    from pytest_trt.accuracy.tolerance import ToleranceSet
     from pytest_trt.latency.gate import Verdict
     from pytest_trt.latency.timer import Samples
-    from pytest_trt.spec.inputs import Sample
 
 __all__ = ["Lab"]
 
@@ -72,7 +73,8 @@ class Lab(Workshop):
         """Judge the case's outputs at every corner of its profile, and fill *record*.
 
         *tolerance* overrides the preset, the manifest's and the command line's values; *origin* says where it
-        stands. Raises AccuracyFailure: outputs not close, precision not honoured, or worse than the baseline.
+        stands. Raises AccuracyFailure (outputs not close, or worse than the baseline) or EngineFailure (precision not
+        honoured; structure or tactics not those of the baseline, where that was asked).
         """
         from pytest_trt.accuracy.comparison import Comparison
 
@@ -86,7 +88,12 @@ class Lab(Workshop):
         for point, shapes in corners.items():
             limit = self.settings.samples or (None if point == "opt" else _SAMPLES_AT_OTHER_CORNERS)
             samples, expected, source = self.expected(case, shapes, limit)
-            found = self._compare(case, session, samples, expected, limits)
+            with self.device_lock(case.backend):  # somebody else may be measuring
+                outputs = [s.cut(session.run(s.feeds)) for s in samples]
+            found = [
+                self.judge(case, actual, sample, stored, limits)
+                for actual, sample, stored in zip(outputs, samples, expected, strict=True)
+            ]
             points[point] = {
                 "shapes": {k: list(v) for k, v in shapes.items()},
                 "samples": len(samples),
@@ -104,25 +111,30 @@ class Lab(Workshop):
         if drift:
             evidence = [*drift, f"baseline     {match.file}", "", self.reproduce(case)]
             raise AccuracyFailure(f"{case}: accuracy regressed against the baseline", "\n".join(evidence))
+        judge_against_baseline(self.settings, record, match, self.reproduce(case))
         return comparison
 
-    def _compare(
-        self,
-        case: Case,
-        session: Session,
-        samples: Sequence[Sample],
-        expected: Sequence[Mapping[str, Any]],
-        limits: ToleranceSet,
-    ) -> list[Comparison]:
-        from pytest_trt.accuracy.comparison import compare
+    def tactic_lock(self, case: Case) -> Mapping[str, tuple[int, float]]:
+        """The timing-cache entries of the case's baseline, which its build must follow: with ``--trt-lock`` and an
+        editable timing cache. Elsewhere a lock only judges."""
+        if self.settings.lock == "off" or not self.build_options(case).editable_timing_cache:
+            return {}
+        match = self.baselines.match(case, self.environment(case.backend))
+        stored = ((match.entry or {}).get("lock") or {}) if match.gates else {}
+        return {key: (int(tactic), float(ms)) for key, (tactic, ms) in stored.get("timing", {}).items()}
 
-        allow = self.manifest(case).allow_nonfinite
-        with self.device_lock(case.backend):  # somebody else may be measuring
-            outputs = [s.cut(session.run(s.feeds)) for s in samples]
-        return [
-            compare(actual, s.cut(e), tolerance=limits, labels=_labelled(e, s), allow_nonfinite=allow)
-            for actual, e, s in zip(outputs, expected, samples, strict=True)
-        ]
+    def run_streams(self, case: Case, record: Record) -> None:
+        """Run the case in several contexts at once (``settings.streams``), and fill *record*. Raises EngineFailure."""
+        from pytest_trt.lab.concurrency import run_streams
+
+        run_streams(self, case, record, self._judged_session(case, record), self.reproduce(case))
+
+    def draw(self, case: Case, record: Record) -> None:
+        """Build the case several times from nothing (``settings.builds``), and fill *record* with how far the engines
+        are apart. Raises AccuracyFailure when one of them is not close to the reference."""
+        from pytest_trt.lab.lottery import draw
+
+        draw(self, case, record, self.reproduce(case))
 
     def measure(self, case: Case, record: Record, threshold: float | None = None) -> Verdict | None:
         """Measure the case at its opt shapes, judge it against its baseline, and fill *record*.
@@ -203,20 +215,34 @@ class Lab(Workshop):
             place = place.relative_to(self.root)
         given = {"precision": case.precision, "profile": case.profile, "backend": case.backend}
         given["tactics"] = ",".join(case.tactics)
+        given["graph"] = "" if case.graph == AS_IS else case.graph
+        asked = {**self._build_words(), **dict(case.options)}
+        given |= {name.replace("_", "-"): text for name, text in asked.items()}
         given["variant"] = (manifest.variant or "") if settings.variant else ""
         given["seed"] = str(settings.seed or "")
         given["fake"] = settings.fake or ""
         words = [str(place), *(f"{prefix}{name}={value}" for name, value in given.items() if value)]
         return " ".join(shlex.quote(word) for word in words)
 
+    def _build_words(self) -> dict[str, str]:
+        """The build options of the command line, in its own words."""
+        given = {
+            o.name: getattr(self.settings, o.name) for o in options() if getattr(self.settings, o.name) != o.default
+        }
+        return {
+            name: as_words(value) for name, value in given.items() if name in BuildOptions.names() and name != "tactics"
+        }
+
     def _judged_session(self, case: Case, record: Record) -> Session:
         stored, session = self.engine(case)
+        # Hundreds of names per engine: they go into a report only where they are gated.
+        left_out = ("tactics", "timing") if self.settings.lock == "off" else ()
         record.engine = {
             "digest": stored.digest,
             "plan": stored.plan_digest,
             "fresh": stored.fresh,
             "model_fingerprint": self.model(case.model).fingerprint,
-            **stored.facts,
+            **{name: fact for name, fact in stored.facts.items() if name not in left_out},
         }
         record.precision = {**(record.precision or {}), "recipe": self.typed_model(case)[1].notes}
         shapes = self.profile(case).at("opt")
@@ -227,14 +253,5 @@ class Lab(Workshop):
             "notes": list(inputs.notes),
             "left_out": list(inputs.left_out(shapes)),
         }
-        if "not_honoured" in stored.facts:
-            raise AccuracyFailure(
-                f"{case}: the engine does not run in {case.precision}",
-                f"{stored.facts['not_honoured']}\n\n{self.reproduce(case)}",
-            )
+        judge_census(self.settings, record, self.reproduce(case))
         return session
-
-
-def _labelled(expected: Mapping[str, Any], sample: Sample) -> Mapping[str, Any] | None:
-    # Labels belong to a classifier's first output.
-    return None if sample.labels is None else {next(iter(expected)): sample.labels}

@@ -12,8 +12,9 @@ from pytest_trt.artifacts.store import Store
 from pytest_trt.backends import Backend, Progress, get_backend, silent
 from pytest_trt.environment import Environment
 from pytest_trt.errors import BackendUnavailableError, ManifestError, TrtError, UsageError, nearest
-from pytest_trt.settings import Settings
-from pytest_trt.spec.case import Case
+from pytest_trt.settings import Settings, options
+from pytest_trt.spec.build_options import BuildOptions
+from pytest_trt.spec.case import AS_IS, NO_AXES, Axes, Case
 from pytest_trt.spec.default_profile import DEFAULT_PROFILE, default_profile
 from pytest_trt.spec.manifest import MANIFEST_NAME, Manifest
 from pytest_trt.spec.precision import get_precision
@@ -40,6 +41,7 @@ class Catalog:
         self._manifests: dict[str, Manifest] = {}
         self._backends: dict[str, Backend] = {}
         self._models: dict[str, Model] = {}
+        self._graphs: dict[tuple[str, str], Model] = {}
         self._broken: dict[str, TrtError] = {}
         self._inputs: dict[str, InputSet | None] = {}
         self._synthetic: dict[tuple[str, str], InputSet] = {}
@@ -96,26 +98,45 @@ class Catalog:
             )
         return known
 
-    def cases(
-        self, manifest: Manifest, *, precisions: tuple[str, ...] | None = None, profiles: tuple[str, ...] | None = None
-    ) -> list[Case]:
-        """Span the matrix for one model; *precisions* and *profiles* are a marker's, and win.
+    def cases(self, manifest: Manifest, axes: Axes = NO_AXES, *, check: bool = True) -> list[Case]:
+        """Span the matrix for one model; *axes* are a marker's, and win. Without *check* the
+        backends need not be there.
 
-        Raises UsageError for an unknown precision, profile or backend, and for a tolerance that cannot be used.
+        Raises UsageError for an unknown precision, profile, backend or graph, a tolerance that cannot be used, and a
+        build option that the backend lacks.
         """
-        precisions = precisions or self.settings.precision or manifest.precisions
+        settings = self.settings
+        precisions = axes.precisions or settings.precision or manifest.precisions
         for name in precisions:
             get_precision(name)
         cases = [
-            Case(manifest.name, precision, profile, backend, tactics)
-            for backend in self.backend_names
-            for tactics in self.settings.tactics
+            Case(manifest.name, precision, profile, backend, tactics, graph, self._options_for(backend, axes))
+            for backend in axes.backends or self.backend_names
+            for graph in axes.graphs or settings.graph
+            for tactics in axes.tactics or settings.tactics
             for precision in precisions  # outside of the profiles: they share its typed model
-            for profile in self._profile_names(manifest, profiles)
+            for profile in self._profile_names(manifest, axes.profiles)
         ]
         for case in cases:
             self.tolerance(case)  # a wrong one must show now, not after minutes of building
+        for case in {(case.backend, case.tactics): case for case in cases if check}.values():
+            self.backend(case.backend).check(self.build_options(case))
         return cases
+
+    @staticmethod
+    def _options_for(backend: str, axes: Axes) -> tuple[tuple[str, str], ...]:
+        # A marker's build options are TensorRT's, as a manifest's are: the same test runs without a GPU, too.
+        return axes.options if backend == "tensorrt" else ()
+
+    def build_options(self, case: Case) -> BuildOptions:
+        """Marker > command line > manifest. Raises UsageError for a marker's value that cannot be read."""
+        of_manifest = self.manifest(case).build if case.backend == "tensorrt" else BuildOptions()
+        of_settings = BuildOptions.of({**vars(self.settings), "tactics": None})
+        parsers = {option.name: option for option in options()}
+        of_marker = BuildOptions.of(
+            {name: parsers[name].read(text, f"@pytest.mark.trt: {name}") for name, text in case.options}
+        )
+        return replace(of_marker.over(of_settings).over(of_manifest), tactics=case.tactics)
 
     def _profile_names(self, manifest: Manifest, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
         known = tuple(manifest.profiles) or (DEFAULT_PROFILE,)
@@ -144,6 +165,17 @@ class Catalog:
                 self._broken[name] = error.again()
                 raise
         return self._models[name]
+
+    def graph(self, case: Case) -> Model:
+        """The model as the case's graph variant has it; the reference stays that of the untouched model."""
+        if case.graph == AS_IS:
+            return self.model(case.model)
+        from pytest_trt.artifacts.graphs import obtain_graph
+
+        key = (case.model, case.graph)
+        if key not in self._graphs:
+            self._graphs[key] = obtain_graph(self.store, self.model(case.model), case.graph, self.progress)
+        return self._graphs[key]
 
     def profile(self, case: Case) -> Profile:
         """The case's profile, checked against the model. Raises ProfileError."""

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.backends import BuildOptions, BuildRequest, Progress, Session, silent
+from pytest_trt.backends import BuildRequest, Calibration, Progress, Session, silent
 from pytest_trt.errors import RunError, UnsupportedError
 from pytest_trt.lab.catalog import Catalog
-from pytest_trt.settings import Settings, options
+from pytest_trt.settings import Settings
 from pytest_trt.spec.case import Case
 from pytest_trt.spec.precision import Precision, RecipeResult, apply_recipe, get_precision
 from pytest_trt.spec.shapes import Shape
 
 if TYPE_CHECKING:
+    from pytest_trt.accuracy.comparison import Comparison
+    from pytest_trt.accuracy.tolerance import ToleranceSet
     from pytest_trt.artifacts.engines import StoredEngine
+    from pytest_trt.backends import Built
+    from pytest_trt.spec.inputs import Sample
     from pytest_trt.spec.model import Model
 
 __all__ = ["Workshop"]
@@ -29,7 +32,7 @@ class Workshop(Catalog):
 
     def __init__(self, settings: Settings, root: Path, progress: Progress = silent) -> None:
         super().__init__(settings, root, progress)
-        self._typed: dict[tuple[str, str], tuple[Model, RecipeResult]] = {}
+        self._typed: dict[tuple[str, str, str], tuple[Model, RecipeResult]] = {}
         self._engine: tuple[Case, StoredEngine, Session] | None = None
 
     def close(self) -> None:
@@ -42,9 +45,9 @@ class Workshop(Catalog):
         """The model after its precision's recipe, and what the recipe did. Raises PrecisionError."""
         from pytest_trt.spec.model import Model
 
-        key = (case.model, case.precision)
+        key = (case.model, case.precision, case.graph)
         if key not in self._typed:
-            precision, model = get_precision(case.precision), self.model(case.model)
+            precision, model = get_precision(case.precision), self.graph(case)
             options = dict(self.manifest(case).precision.get(case.precision, {}))
             calibration: dict[str, Any] = {
                 name: options.pop(name) for name in ("calibration", "percentile", "samples") if name in options
@@ -58,6 +61,11 @@ class Workshop(Catalog):
             self._typed[key] = Model.from_proto(result.proto, model.name), result
         return self._typed[key]
 
+    def _calibration_samples(self, case: Case, limit: int | None) -> tuple[list[Sample], str]:
+        # One model, one set of ranges: whichever profile is tested, and in whatever order, the largest one calibrates.
+        shapes = max((profile.at("opt") for profile in self.profiles(case)), key=_elements)
+        return self.samples(case, shapes, limit)
+
     def _ranges(
         self, case: Case, precision: Precision, options: dict[str, Any], calibration: dict[str, Any]
     ) -> Mapping[str, tuple[float, float]] | None:
@@ -66,39 +74,69 @@ class Workshop(Catalog):
         from pytest_trt.artifacts.calibration import CalibrationOptions, obtain_ranges
         from pytest_trt.spec.precision.ranges import calibration_tensors
 
-        model = self.model(case.model)
-        # One model, one set of ranges: whichever profile is tested, and in whatever order, the largest one calibrates.
-        shapes = max((profile.at("opt") for profile in self.profiles(case)), key=_elements)
-        samples, fingerprint = self.samples(case, shapes, calibration.get("samples"))
-        chosen = CalibrationOptions(calibration.get("calibration", "entropy"), calibration.get("percentile", 99.99))
-        return obtain_ranges(
-            self.store, model, calibration_tensors(model.proto, options), samples, fingerprint, chosen, self.progress
+        model = self.graph(case)
+        samples, fingerprint = self._calibration_samples(case, calibration.get("samples"))
+        chosen = CalibrationOptions(
+            calibration.get("calibration", precision.calibration), calibration.get("percentile", 99.99)
         )
+        tensors = calibration_tensors(model.proto, options, precision.name)
+        return obtain_ranges(self.store, model, tensors, samples, fingerprint, chosen, self.progress)
+
+    def _calibration(self, case: Case) -> Calibration | None:
+        """The samples for TensorRT's own calibration, where the precision is one that it calibrates."""
+        algorithm = get_precision(case.precision).calibrator
+        if algorithm is None:
+            return None
+        limit = self.manifest(case).precision.get(case.precision, {}).get("samples")
+        samples, fingerprint = self._calibration_samples(case, limit)
+        return Calibration(algorithm, [sample.feeds for sample in samples], fingerprint)
 
     def request(self, case: Case) -> BuildRequest:
         """Everything the backend needs to build *case*. Raises UnsupportedError and UsageError."""
-        precision, backend = get_precision(case.precision), self.backend(case.backend)
-        support = backend.support(precision)
+        backend = self.backend(case.backend)
+        support = backend.support(get_precision(case.precision))
         if support.kind == "unsupported":
             raise UnsupportedError(support.reason)
-        wanted = self.build_options(case)
-        backend.check(wanted)
-        profile = self.profile(case)
-        together = self.profiles(case) if wanted.profiles_per_engine == "all" else ()
-        return BuildRequest(self.typed_model(case)[0], precision, profile, wanted, together)
+        backend.check(self.build_options(case))
+        return self.blueprint(case)
 
-    def build_options(self, case: Case) -> BuildOptions:
-        """Marker > command line > manifest. A manifest's are TensorRT's; ``check`` of another backend refuses those
-        of a marker and of the command line."""
-        of_manifest = self.manifest(case).build if case.backend == "tensorrt" else BuildOptions()
-        parsers = {option.name: option for option in options()}
-        of_marker = BuildOptions.of(
-            {name: parsers[name].read(text, f"@pytest.mark.trt: {name}") for name, text in case.options}
+    def blueprint(self, case: Case) -> BuildRequest:
+        """What ``request`` returns, without asking the backend whether it could build it."""
+        wanted = self.build_options(case)
+        together = self.profiles(case) if wanted.profiles_per_engine == "all" else ()
+        model, precision = self.typed_model(case)[0], get_precision(case.precision)
+        return BuildRequest(model, precision, self.profile(case), wanted, together, tactic_lock=self.tactic_lock(case))
+
+    def tactic_lock(self, case: Case) -> Mapping[str, tuple[int, float]]:  # noqa: ARG002 - the Lab's knows baselines
+        """What a build of *case* must follow; nothing here."""
+        return {}
+
+    def judge(
+        self,
+        case: Case,
+        actual: Mapping[str, Any],
+        sample: Sample,
+        expected: Mapping[str, Any],
+        limits: ToleranceSet | None = None,
+    ) -> Comparison:
+        """Compare one sample's outputs with the expected ones; padding that the sample did not bring is cut off."""
+        from pytest_trt.accuracy.comparison import compare
+
+        # Labels belong to a classifier's first output.
+        labels = None if sample.labels is None else {next(iter(expected)): sample.labels}
+        return compare(
+            actual,
+            sample.cut(expected),
+            tolerance=limits or self.tolerance(case),
+            labels=labels,
+            allow_nonfinite=self.manifest(case).allow_nonfinite,
         )
-        return replace(
-            of_marker.over(BuildOptions.of({**vars(self.settings), "tactics": None})).over(of_manifest),
-            tactics=case.tactics,
-        )
+
+    def build(self, case: Case) -> Built:
+        """Build the case from nothing: no engine cache, no timing cache. Raises BuildError."""
+        request = self.request(case)
+        with self.device_lock(case.backend):
+            return self.backend(case.backend).build(request, self.progress)
 
     def engine(self, case: Case) -> tuple[StoredEngine, Session]:
         """The case's engine, built or cached, and loaded; one is loaded at a time. Raises BuildError, RunError."""
@@ -113,6 +151,10 @@ class Workshop(Catalog):
             )  # fmt: skip
             self._engine = case, stored, backend.load(stored.plan, request)
         return self._engine[1], self._engine[2]
+
+    def build_log(self, case: Case) -> str:
+        """What the builder said about the engine that is loaded, if it is the case's; else nothing."""
+        return self._engine[1].log if self._engine is not None and self._engine[0] == case else ""
 
     def reload(self, case: Case) -> Session:
         """Load the case's engine again, beside the present one where both fit, and return the new session."""

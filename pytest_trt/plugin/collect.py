@@ -1,12 +1,13 @@
 """Collecting models: ``trt.toml`` wherever pytest walks, ``.onnx`` files that were named.
 
 A model file gives one ``model`` item (it loads, its profiles and inputs fit) and, per case, the items
-``accuracy[…]`` and ``latency[…]``. A broken model is one failed ``model`` item; its cases are skipped.
+``accuracy[…]`` and ``latency[…]``, and ``streams[…]`` and ``builds[…]`` where they are asked for. A broken model
+is one failed ``model`` item; its cases are skipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from pytest_trt.plugin.options import get_lab, get_settings
 from pytest_trt.plugin.parts import Part, add_record, judge_states, run_part
 
 if TYPE_CHECKING:
+    from pytest_trt.record import Record
     from pytest_trt.spec.case import Case
     from pytest_trt.spec.manifest import Manifest
 
@@ -66,8 +68,13 @@ class ModelFile(pytest.File):
         yield ModelItem.from_parent(self, name="model", manifest=manifest, error=None)
         for case in cases:
             yield CaseItem.from_parent(self, name=f"accuracy[{case.variant_id}]", case=case, part=Part.ACCURACY)
-            if settings.latency == "on":
-                yield CaseItem.from_parent(self, name=f"latency[{case.variant_id}]", case=case, part=Part.LATENCY)
+            for part, asked in (
+                (Part.LATENCY, settings.latency == "on"),
+                (Part.STREAMS, settings.streams > 1),
+                (Part.BUILDS, settings.builds > 1),
+            ):
+                if asked:
+                    yield CaseItem.from_parent(self, name=f"{part.value}[{case.variant_id}]", case=case, part=part)
 
     def _manifest_path(self) -> Path:
         # A model named by its file is tested as its manifest says, where one stands beside it and means it.
@@ -122,16 +129,25 @@ class CaseItem(TextItem):
         self._skip_where_the_model_failed()
         record = lab.record(self.case)
         add_record(self, record)
-        if self.part is Part.ACCURACY:
-            run_part(record, self.part, lambda: lab.check(self.case, record))
+        acts: dict[Part, Callable[[Case, Record], object]] = {
+            Part.ACCURACY: lab.check,
+            Part.STREAMS: lab.run_streams,
+            Part.BUILDS: lab.draw,
+        }
+        if self.part in acts:
+            self._run(record, lambda: acts[self.part](self.case, record))
             return
         from pytest_trt.plugin.benchmark import feed
 
         try:
-            run_part(record, self.part, lambda: lab.measure(self.case, record))
+            self._run(record, lambda: lab.measure(self.case, record))
             judge_states(record, inconclusive=settings.inconclusive, baseline=settings.baseline)
         finally:
             feed(self, record)
+
+    def _run(self, record: Record, act: Callable[[], object]) -> None:
+        lab = get_lab(self.config)
+        run_part(self, record, self.part, act, lambda: lab.build_log(self.case))
 
     def _skip_where_the_model_failed(self) -> None:
         lab = get_lab(self.config)

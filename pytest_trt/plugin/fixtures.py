@@ -30,7 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         mark = MarkOptions.from_node(metafunc.definition)
         lab = get_lab(metafunc.config)
         manifest = lab.add(_find(mark.model, metafunc.definition.path.parent, metafunc.config.rootpath))
-        cases = list(lab.cases(manifest, precisions=mark.precisions, profiles=mark.profiles))
+        cases = list(lab.cases(manifest, mark.axes))
         ids = [case.variant_id for case in cases]
     except TrtError as error:
         # One failed test with the message; a collection error would stop the whole session.
@@ -95,7 +95,11 @@ def trt_check(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> C
         add_record(request.node, record)
         origin = f"trt_check() in {request.node.nodeid}" if tolerance else mark.origin
         return run_part(
-            record, Part.ACCURACY, lambda: trt_lab.check(trt_case, record, {**mark.tolerance, **tolerance}, origin)
+            request.node,
+            record,
+            Part.ACCURACY,
+            lambda: trt_lab.check(trt_case, record, {**mark.tolerance, **tolerance}, origin),
+            lambda: trt_lab.build_log(trt_case),
         )
 
     return check
@@ -121,7 +125,13 @@ def trt_latency(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) ->
         limit = threshold if threshold is not None else mark.threshold
         settings = get_settings(request.config)
         try:
-            verdict = run_part(record, Part.LATENCY, lambda: trt_lab.measure(trt_case, record, limit))
+            verdict = run_part(
+                request.node,
+                record,
+                Part.LATENCY,
+                lambda: trt_lab.measure(trt_case, record, limit),
+                lambda: trt_lab.build_log(trt_case),
+            )
             judge_states(record, inconclusive=settings.inconclusive, baseline=settings.baseline)
             return verdict
         finally:

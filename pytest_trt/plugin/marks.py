@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_trt.errors import UsageError
+from pytest_trt.option_values import tactic_sets
+from pytest_trt.settings import as_text
+
+if TYPE_CHECKING:
+    from pytest_trt.spec.case import Axes
 
 __all__ = ["MarkOptions"]
 
@@ -20,14 +25,16 @@ class MarkOptions:
 
     model: str
     origin: str
-    precisions: tuple[str, ...] | None = None
-    profiles: tuple[str, ...] | None = None
+    axes: Axes
     threshold: float | None = None
     tolerance: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_node(cls, node: pytest.Item | pytest.Collector) -> MarkOptions:
         """Read the closest marker. Raises UsageError for a missing marker or a wrong argument."""
+        from pytest_trt.spec.build_options import BuildOptions
+        from pytest_trt.spec.case import Axes
+
         where = node.nodeid
         marker = node.get_closest_marker("trt")
         if marker is None:
@@ -38,11 +45,33 @@ class MarkOptions:
                 hint='@pytest.mark.trt("models/NAME", profiles=["b8"])',
             )
         known = dict(marker.kwargs)
-        precisions, profiles = (_names(where, key, known.pop(key, None)) for key in ("precisions", "profiles"))
+        axes = {key: _names(where, key, known.pop(key, None)) for key in _AXES}
+        sets = _sets(where, known.pop("tactics", None))
+        build = {name: known.pop(name) for name in BuildOptions.names() if name in known}
         threshold = known.pop("threshold", None)
         if threshold is not None and not (isinstance(threshold, (int, float)) and 0 < threshold < 100):
             raise UsageError(f"{where}: threshold={threshold!r} must be a share such as 0.03")
-        return cls(str(marker.args[0]), f"@pytest.mark.trt of {where}", precisions, profiles, threshold, known)
+        return cls(
+            str(marker.args[0]),
+            f"@pytest.mark.trt of {where}",
+            Axes(**axes, tactics=sets, options=tuple(sorted((k, as_text(v)) for k, v in build.items()))),
+            threshold=threshold,
+            tolerance=known,
+        )
+
+
+_AXES = ("precisions", "profiles", "backends", "graphs")
+
+
+def _sets(where: str, value: Any) -> tuple[tuple[str, ...], ...] | None:
+    """``["-JIT_CONVOLUTIONS"]`` is one set, ``[[], ["-JIT_CONVOLUTIONS"]]`` are two."""
+    if value is None:
+        return None
+    if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
+        value = [value]
+    if isinstance(value, str) or not all(isinstance(v, (list, tuple)) for v in value):
+        raise UsageError(f"{where}: tactics must be a list of sources, or a list of such lists, not {value!r}")
+    return tactic_sets(";".join(",".join(v) for v in value))
 
 
 def _names(where: str, key: str, value: Any) -> tuple[str, ...] | None:

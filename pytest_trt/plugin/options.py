@@ -61,10 +61,11 @@ def _check_names(config: pytest.Config, settings: Settings) -> None:
         from pytest_trt.accuracy.tolerance import parse_tolerance
 
         parse_tolerance(settings.tolerance)
-    from pytest_trt.spec.build_options import BuildOptions
+    asks_of_the_builder = any(getattr(settings, o.name) != o.default for o in options() if o.group == "build")
+    if settings.backend or asks_of_the_builder or any(settings.tactics):
+        from pytest_trt.spec.build_options import BuildOptions
 
-    asked = BuildOptions.of({**vars(settings), "tactics": None})
-    if settings.backend or asked.given() or any(settings.tactics):
+        asked = BuildOptions.of({**vars(settings), "tactics": None})
         lab = get_lab(config)
         for name in lab.backend_names:
             for tactics in settings.tactics:

@@ -17,6 +17,8 @@ __all__ = ["RECORDS", "Part", "add_record", "as_text", "judge_states", "run_part
 
 RECORDS = pytest.StashKey["list[Record]"]()
 _T = TypeVar("_T")
+# The end of a log says what went wrong; the cache keeps all of it.
+_LOG_LINES = 60
 
 
 class Part(str, Enum):
@@ -24,6 +26,8 @@ class Part(str, Enum):
 
     ACCURACY = "accuracy"
     LATENCY = "latency"
+    STREAMS = "streams"
+    BUILDS = "builds"
 
 
 def add_record(item: pytest.Item, record: Record) -> None:
@@ -44,8 +48,9 @@ def as_text(act: Callable[[], _T]) -> _T:
     pytest.fail(str(broken), pytrace=False)
 
 
-def run_part(record: Record, part: Part, act: Callable[[], _T]) -> _T:
-    """Run *act* and note its outcome.
+def run_part(item: pytest.Item, record: Record, part: Part, act: Callable[[], _T], log: Callable[[], str]) -> _T:
+    """Run *act* for *item* and note its outcome; where it fails, what the builder said is attached: the error's own
+    log, or what *log* returns for an engine that was built.
 
     | act                    | outcome  | test    |
     |------------------------|----------|---------|
@@ -61,6 +66,7 @@ def run_part(record: Record, part: Part, act: Callable[[], _T]) -> _T:
         result = act()
     except Failure as failure:
         record.outcomes[name], record.messages[name] = "failed", failure.summary
+        _attach(item, log())
         # Where in this package a verdict was found says nothing; the test's own line does.
         raise failure.with_traceback(None) from None
     except TrtError as error:
@@ -76,7 +82,16 @@ def run_part(record: Record, part: Part, act: Callable[[], _T]) -> _T:
         record.outcomes[name] = "skipped"
         pytest.skip(broken.message)
     record.outcomes[name] = "error"
+    _attach(item, getattr(broken, "log", "") or log())
     pytest.fail(str(broken), pytrace=False)
+
+
+def _attach(item: pytest.Item, log: str) -> None:
+    lines = log.splitlines()
+    if len(lines) > _LOG_LINES:
+        lines = [f"… {len(lines) - _LOG_LINES} lines before", *lines[-_LOG_LINES:]]
+    if lines:
+        item.add_report_section("call", "build log", "\n".join(lines))
 
 
 def judge_states(record: Record, *, inconclusive: str, baseline: str) -> None:

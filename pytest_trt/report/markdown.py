@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_trt.record import Record
+from pytest_trt.report.tables import ENGINE_HEADER, engines, providers
 from pytest_trt.report.terminal import notes, row
 
 __all__ = ["render"]
@@ -42,14 +43,24 @@ def render(records: Sequence[Record], title: str) -> str:
     for model in dict.fromkeys(r.case.model for r in records):
         mine = [r for r in records if r.case.model == model]
         lines += ["", f"## {model}", "", f"Inputs: {_inputs(mine)}.", ""]
-        lines += ["| " + " | ".join(_HEADER) + " |", "|" + "---|" * len(_HEADER)]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(r, several)) + " |" for r in mine]
+        lines += _table(_HEADER, [_cells(r, several) for r in mine])
+    header, beside = providers(records)
+    if beside:
+        lines += ["", "## Backends side by side", "", *_table(header, beside)]
+    made = engines(records)
+    if made:
+        lines += ["", "## What the engines are made of", "", *_table(ENGINE_HEADER, made)]
     failures = [r for r in records if r.outcome in ("failed", "error")]
     if failures:
         lines += ["", "## What failed", ""]
         lines += [f"- `{r.case.id}` {part}: {_inline(m)}" for r in failures for part, m in r.messages.items()]
     lines += ["", "## Notes", "", *(f"- {_inline(line.removeprefix('* '))}" for line in notes(records)), ""]
     return "\n".join(lines)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return lines + ["| " + " | ".join(_inline(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def _inputs(records: Sequence[Record]) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_trt.record import Record
+from pytest_trt.report.tables import providers
 
-__all__ = ["notes", "table"]
+__all__ = ["builds_line", "notes", "streams_line", "table"]
 
 _COLUMNS = ("case", "engine", "max abs", "cosine", "top-1", "median ms", "p95 ms", "vs baseline", "result")
 
@@ -18,19 +19,25 @@ _WIDTH = 10_000
 
 
 def table(records: Sequence[Record]) -> list[str]:
-    """The summary table, one row per case, as wide as its cells are: a terminal that is narrower wraps its lines."""
+    """The summary table, one row per case, as wide as its cells are: a terminal that is narrower wraps its lines.
+    Where several backends ran, a second table holds them side by side."""
+    several = len({record.case.backend for record in records}) > 1
+    lines = _grid(_COLUMNS, [row(record, backend=several) for record in records])
+    header, beside = providers(records)
+    return lines + (["", *_grid(header, beside)] if beside else [])
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in _COLUMNS:
-        grid.add_column(
-            name, justify="left" if name in ("case", "engine", "vs baseline", "result") else "right", no_wrap=True
-        )
-    several = len({record.case.backend for record in records}) > 1
-    for record in records:
-        grid.add_row(*row(record, backend=several))
+    for name in header:
+        number = name in _COLUMNS and name not in ("case", "engine", "vs baseline", "result")
+        grid.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for cells in rows:
+        grid.add_row(*cells)
     stream = io.StringIO()
     Console(file=stream, width=_WIDTH, force_terminal=False, highlight=False, markup=False, emoji=False).print(grid)
     return [line.rstrip() for line in stream.getvalue().splitlines() if line.strip()]
@@ -106,11 +113,38 @@ def notes(records: Sequence[Record]) -> list[str]:
             f"latency inconclusive ({len(undecided)}): "
             f"the {_clocks(undecided)} clock of this machine shows a slowdown only above {seen:.0%}; not a failure"
         )
+    for record in records:
+        lines += [f"{record.case.id}: {warning}" for warning in (record.engine or {}).get("warnings", ())]
+        if note := (record.latency or {}).get("note"):
+            lines.append(f"{record.case.id}: {note}")
+        if record.streams:
+            lines.append(f"{record.case.id}: {streams_line(record.streams)}")
+        if record.builds:
+            lines.append(f"{record.case.id}: {builds_line(record.builds)}")
     engines = [r.engine for r in records if r.engine]
     built = [e for e in engines if e.get("fresh")]
     seconds = sum(e.get("build_seconds", 0) for e in built)
     lines.append(f"engines: {len(built)} built in {seconds:.1f} s, {len(engines) - len(built)} from the cache")
     return lines
+
+
+def streams_line(streams: dict[str, Any]) -> str:
+    """What several contexts at once gave: equal outputs or not, and the throughput beside one stream's."""
+    same = "equal outputs" if streams["identical"] else "outputs differ"
+    if not streams["repeats"]:
+        same = "the engine does not repeat itself, even alone"
+    rate, batch = streams["several"]["per_second"], streams["batch"]
+    return (
+        f"{streams['streams']} streams: {same}, {rate:.4g} launches/s ({rate * batch:.4g} samples/s),"
+        f" {streams['gain']:.2f} x one stream"
+    )
+
+
+def builds_line(builds: dict[str, Any]) -> str:
+    """How far several builds of one request are apart."""
+    tactics = "not visible" if builds["equal_tactics"] is None else f"{builds['equal_tactics']:.0%} equal"
+    outputs = "bitwise equal outputs" if builds["equal_outputs"] else f"outputs up to {builds['max_abs']:.3g} apart"
+    return f"{builds['count']} builds: medians spread {builds['spread']:.1%}, {outputs}, tactics {tactics}"
 
 
 def _clocks(records: Sequence[Record]) -> str:

@@ -7,10 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["AS_IS", "Case"]
+__all__ = ["AS_IS", "NO_AXES", "Axes", "Case"]
 
 # The graph of the model, not optimized by anything before the backend gets it.
 AS_IS = "as-is"
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What a marker says of the matrix; None leaves an axis to the command line and the manifest."""
+
+    precisions: tuple[str, ...] | None = None
+    profiles: tuple[str, ...] | None = None
+    backends: tuple[str, ...] | None = None
+    graphs: tuple[str, ...] | None = None
+    tactics: tuple[tuple[str, ...], ...] | None = None
+    options: tuple[tuple[str, str], ...] = ()  # build options, as text
+
+
+NO_AXES = Axes()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from pytest_trt.errors import ManifestError, UsageError, nearest
 from pytest_trt.settings import as_text, options
 from pytest_trt.spec.build_options import BuildOptions
+from pytest_trt.spec.interface import Interface
 from pytest_trt.spec.precision import CALIBRATIONS, PRECISIONS
 from pytest_trt.spec.shapes import Profile, ShapeRange
 
@@ -19,9 +20,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["MANIFEST_NAME", "Manifest"]
+__all__ = ["EXPORTERS", "MANIFEST_NAME", "Manifest"]
 
 MANIFEST_NAME = "trt.toml"
+EXPORTERS = ("torchscript", "dynamo")
 
 # table -> key -> type; a table of None holds names the user chooses. The one place that says what is allowed.
 _SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
@@ -29,10 +31,16 @@ _SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
         "name": (str,),
         "path": (str,),
         "source": (str,),
+        "plan": (str,),
+        "trust": (str,),
+        "reference": (str,),
         "args": (dict,),
+        "files": (list,),
+        "exporter": (str,),
         "variant": (str,),
         "requires": (list,),
     },
+    "interface": {"inputs": (dict,), "outputs": (dict,)},
     "inputs": {
         "file": (str,),
         "source": (str,),
@@ -51,13 +59,17 @@ _PRECISION_KEYS: dict[str, tuple[type, ...]] = {
     "calibration": (str,),
     "percentile": (int, float),
     "samples": (int,),
+    "block_size": (int,),
 }
 # key -> smallest and greatest value; a threshold of 0 would call every difference a regression.
 _LIMITS = {
     "threshold": (1e-6, 100),
     "percentile": (1e-6, 100),
     "samples": (1, 10**9),
+    "block_size": (64, 128),
 }
+# Build options that a finished plan can need as well.
+_WHILE_LOADING = ("plugins", "lean_runtime", "version_compatibility", "strip_plan")
 _TABLES = (*_SCHEMA, "profiles", "precision", "tolerance", "variants")
 
 
@@ -65,8 +77,9 @@ _TABLES = (*_SCHEMA, "profiles", "precision", "tolerance", "variants")
 class Manifest:
     """What is known of a model before it is loaded.
 
-    Exactly one of ``path`` and ``source`` is set. Paths are absolute; ``source`` is ``FILE:CALLABLE`` with FILE
-    inside the folder. ``profiles`` may be empty: then one is derived from the model's inputs.
+    One of ``path`` and ``source`` is set, or neither and ``plan`` is. Paths are absolute; ``source`` and ``reference``
+    are ``FILE:CALLABLE`` with FILE inside the folder. ``profiles`` may be empty: then one is derived from the model's
+    inputs.
     """
 
     name: str
@@ -74,8 +87,14 @@ class Manifest:
     file: Path  # trt.toml or the bare .onnx: where messages point
     path: Path | None = None
     source: str | None = None
+    plan: Path | None = None  # takes the place of building
+    trust: str | None = None  # the plan's SHA-256, or its first digits
+    reference: str | None = None
     args: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()  # what sources read besides code: part of their cache keys
+    exporter: str = EXPORTERS[0]
     requires: tuple[str, ...] = ()
+    interface: Interface | None = None
     inputs_file: Path | None = None
     inputs_source: str | None = None
     labels: str | None = None
@@ -129,7 +148,7 @@ class _Reader:
         path, source = model.get("path"), model.get("source")
         if path and source:
             raise self.error("[model] has both path and source", hint="keep one: a file, or the callable that makes it")
-        if not path and not source:
+        if not path and not source and "plan" not in model:
             path = "model.onnx"
         run, precision = table.get("run", {}), table.get("precision", {})
         self.named("run.precisions", run, PRECISIONS)
@@ -140,7 +159,13 @@ class _Reader:
             file=self.file,
             path=self.inside(path, "model.path") if path else None,
             source=source,
+            plan=self.inside(model["plan"], "model.plan") if "plan" in model else None,
+            trust=model.get("trust"),
+            reference=model.get("reference"),
             args=model.get("args", {}),
+            files=tuple(self.inside(name, "model.files") for name in model.get("files", ())),
+            exporter=model.get("exporter", EXPORTERS[0]),
+            interface=self.interface(table["interface"]) if "interface" in table else None,
             requires=tuple(model.get("requires", ())),
             inputs_file=self.inside(inputs["file"], "inputs.file") if "file" in inputs else None,
             inputs_source=inputs.get("source"),
@@ -227,6 +252,12 @@ class _Reader:
             values["lean_runtime"] = folder / values["lean_runtime"]
         return BuildOptions.of(values)
 
+    def interface(self, table: dict[str, Any]) -> Interface:
+        try:
+            return Interface.parse(table)
+        except ManifestError as error:
+            raise self.error(error.message, hint=error.hint) from error
+
     def named(self, where: str, run: dict[str, Any], known: Collection[str]) -> None:
         names = run.get(where.removeprefix("run."))
         if names is not None and not names:
@@ -243,6 +274,16 @@ class _Reader:
                 raise self.error(
                     f"precision.{precision}.calibration = {method!r} is unknown", hint=nearest(method, CALIBRATIONS)
                 )
+        model = table.get("model", {})
+        if model.get("exporter", EXPORTERS[0]) not in EXPORTERS:
+            raise self.error(
+                f"model.exporter = {model['exporter']!r} is unknown", hint=nearest(model["exporter"], EXPORTERS)
+            )
+        if "trust" in model and "plan" not in model:
+            raise self.error("model.trust is the digest of a plan, and there is no model.plan")
+        useless = sorted(set(table.get("build", {})) - set(_WHILE_LOADING)) if "plan" in model else []
+        if useless:
+            raise self.error(f"build.{useless[0]} cannot change model.plan, which is built already")
         if {"file", "source"} <= set(table.get("inputs", {})):
             raise self.error(
                 "[inputs] has both file and source", hint="keep one: a file, or the callable that makes them"

@@ -1,17 +1,21 @@
-"""Model: an ONNX graph, checked, with its inputs, outputs and content fingerprint."""
+"""Model: an ONNX graph, checked, with its inputs, outputs and content fingerprint; or only what is known of one."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_trt.errors import ModelError
 
 if TYPE_CHECKING:
     import onnx
+
+    from pytest_trt.spec.interface import Interface
+    from pytest_trt.spec.shapes import Profile
 
 __all__ = ["Model", "TensorSpec", "dtype_name"]
 
@@ -33,12 +37,18 @@ class TensorSpec:
 class Model:
     """An ONNX model in memory, weights included.
 
-    Made by ``load`` (checked: see there) or ``from_proto`` (trusted: made by our own passes).
+    Made by ``load`` (checked: see there) or ``from_proto`` (trusted: made by our own passes). A model of
+    ``from_interface`` has no graph: its ``proto`` holds inputs and outputs only, ``identity`` is the digest of what
+    stands behind them, and that is either ``network``, which fills a TensorRT network, or a finished plan, which was
+    built for ``profiles``.
     """
 
     name: str
     proto: onnx.ModelProto = field(repr=False, compare=False)
     path: Path | None = None
+    identity: str | None = None
+    network: Callable[[Any, Any], Any] | None = field(default=None, repr=False, compare=False)  # (network, tensorrt)
+    profiles: tuple[Profile, ...] = ()
 
     @classmethod
     def load(cls, path: Path | str, *, name: str | None = None) -> Model:
@@ -55,6 +65,18 @@ class Model:
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, name: str, path: Path | None = None) -> Model:
         return cls(name, proto, path)
+
+    @classmethod
+    def from_interface(
+        cls, interface: Interface, name: str, *, identity: str, network: Callable[[Any, Any], Any] | None = None
+    ) -> Model:
+        """A model of which only the outside is known; *identity* must change whenever the inside does."""
+        return cls(name, interface.proto(name), None, identity, network, interface.profiles)
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether there are nodes to run, type and bisect."""
+        return self.identity is None
 
     @cached_property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -81,8 +103,9 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the content, weights included; the file's name and place do not count."""
-        digest = hashlib.sha256(b"onnx-model-1")
+        """SHA-256 of the content, weights included; the file's name and place do not count. Without a graph: of inputs,
+        outputs and ``identity``."""
+        digest = hashlib.sha256(b"onnx-model-1" if self.has_graph else f"interface-1 {self.identity} ".encode())
         if self.nbytes < _MAX_MESSAGE_BYTES:
             digest.update(self.proto.SerializeToString(deterministic=True))
         else:
@@ -106,7 +129,9 @@ class Model:
         return self.nbytes < _MAX_MESSAGE_BYTES
 
     def serialized(self) -> bytes:
-        """Return the model as one ONNX message. Raises ModelError above 2 GiB; use ``save`` there."""
+        """Return the model as one ONNX message. Raises ModelError above 2 GiB (use ``save`` there) and without a
+        graph."""
+        self._require_graph()
         if not self.fits_in_memory_message:
             raise ModelError(f"model {self.name!r} has {self.nbytes} bytes, more than one ONNX message holds")
         return bytes(self.proto.SerializeToString())
@@ -115,6 +140,7 @@ class Model:
         """Write the model into *folder* and return its path; above 2 GiB the weights go beside it."""
         import onnx
 
+        self._require_graph()
         path = folder / "model.onnx"
         if self.fits_in_memory_message:
             path.write_bytes(self.serialized())
@@ -125,6 +151,13 @@ class Model:
                 copy, str(path), save_as_external_data=True, location="model.onnx.data", size_threshold=1024
             )
         return path
+
+    def _require_graph(self) -> None:
+        if not self.has_graph:
+            what = "a TensorRT network builder" if self.network else "a finished plan"
+            raise ModelError(
+                f"model {self.name!r} is {what}: it has no ONNX graph", hint="only the tensorrt backend can run it"
+            )
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -27,6 +27,7 @@ def cuda(monkeypatch):
 def trt(request, cuda, monkeypatch):
     module = doubles.make_tensorrt(request.param, cuda)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
+    monkeypatch.setattr("pytest_trt.backends.tensorrt.plugins._loaded", {})  # each double has its own registry
     return module
 
 

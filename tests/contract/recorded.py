@@ -48,6 +48,8 @@ def accepts(module: Any, kind: str, value: object) -> bool:
     kind = kind.split("::")[-1]
     if kind in ("int", "SupportsInt"):
         return hasattr(value, "__index__") and not isinstance(value, bool)
+    if kind in ("float", "SupportsFloat"):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind in ("str", "bool", "tuple", "list"):
         return isinstance(value, {"str": str, "bool": bool, "tuple": tuple, "list": list}[kind])
     if kind in ("buffer", "Buffer"):
@@ -121,6 +123,8 @@ def make_class(module: Any, name: str, recording: dict[str, str], behaviour: typ
     for member, text in recording.items():
         if text.startswith("property"):
             space[member] = _property(name, member, text, behaviour)
+        elif text.startswith("static "):
+            space[member] = staticmethod(_static(module, name, member, text, behaviour))
         elif "(self" in text and not member.startswith("__"):
             space[member] = _method(module, name, member, text, behaviour)
     rw = {member for member, text in recording.items() if text.startswith("property(rw)")}
@@ -143,6 +147,14 @@ def _method(module: Any, owner: str, member: str, text: str, behaviour: type) ->
         if function is None:
             raise AssertionError(f"the double has no behaviour for {owner}.{member}")
         return function(self, *ordered)
+
+    return call
+
+
+def _static(module: Any, owner: str, member: str, text: str, behaviour: type) -> Any:
+    def call(*args: object, **kwargs: object) -> object:
+        ordered = check_call(module, f"{owner}.{member}", text, args, kwargs)
+        return getattr(behaviour, member)(module, *ordered)
 
     return call
 

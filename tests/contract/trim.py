@@ -23,31 +23,48 @@ CLASSES = (
     "ICudaEngine",
     "IExecutionContext",
     "IHostMemory",
+    "IInt8EntropyCalibrator",
+    "IInt8EntropyCalibrator2",
+    "IInt8LegacyCalibrator",
+    "IInt8MinMaxCalibrator",
+    "ILayer",
     "ILogger",
     "INetworkDefinition",
     "IOptimizationProfile",
     "IOutputAllocator",
+    "IPluginRegistry",
     "IProgressMonitor",
     "ITensor",
     "ITimingCache",
     "OnnxParser",
+    "OnnxParserRefitter",
     "ParserError",
+    "Refitter",
     "Runtime",
+    "TimingCacheKey",
+    "TimingCacheValue",
 )
 ENUMS = (
+    "ActivationType",
     "BuilderFlag",
+    "CalibrationAlgoType",
     "DataType",
+    "EngineStat",
     "ErrorCode",
+    "HardwareCompatibilityLevel",
     "ILogger.Severity",
     "LayerInformationFormat",
     "MemoryPoolType",
     "NetworkDefinitionCreationFlag",
+    "PreviewFeature",
     "ProfilingVerbosity",
     "TacticSource",
+    "TensorFormat",
     "TensorIOMode",
     "TensorLocation",
+    "TilingOptimizationLevel",
 )
-FUNCTIONS = ("get_nv_onnx_parser_version", "init_libnvinfer_plugins")
+FUNCTIONS = ("get_nv_onnx_parser_version", "get_plugin_registry", "init_libnvinfer_plugins")
 
 
 def trim(full: dict) -> dict:
@@ -66,8 +83,8 @@ def trim(full: dict) -> dict:
 
 
 def _wanted(member: str) -> bool:
-    # The network is filled by the parser alone: none of the ways to add a layer by hand is called.
-    return not member.startswith("add_") or member == "add_optimization_profile"
+    # Of the ways to add a layer by hand one is enough to try a model's own network function.
+    return not member.startswith("add_") or member in ("add_activation", "add_input", "add_optimization_profile")
 
 
 def _short(signature: str) -> str:

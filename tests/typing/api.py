@@ -21,6 +21,7 @@ from pytest_trt.latency.gate import Outcome, decide
 from pytest_trt.latency.stats import Summary, summarize
 from pytest_trt.report.export import read_report
 from pytest_trt.settings import Option, options
+from pytest_trt.spec.case import Axes
 from pytest_trt.spec.inputs import Sample
 from pytest_trt.spec.manifest import Manifest
 from pytest_trt.spec.model import TensorSpec
@@ -44,7 +45,7 @@ def with_a_lab() -> None:
         assert_type(lab, Lab)
         manifest = lab.add("models/resnet50")
         assert_type(manifest, Manifest)
-        for case in lab.cases(manifest, precisions=("fp32",)):
+        for case in lab.cases(manifest, Axes(precisions=("fp32",))):
             assert_type(case, Case)
             assert_type(case.id, str)
             assert_type(case.tactics, tuple[str, ...])

@@ -150,6 +150,40 @@ def test_a_build_can_fail():
     assert caught.value.hint == "leave build=1 out of --trt-fake"
 
 
+def test_a_build_can_log():
+    logged = "fake: 7 nodes\nfake: what follows is as injected"
+
+    assert FakeBackend("log=1").build(request_of()).log == logged
+    assert FakeBackend().build(request_of()).log == ""
+    with pytest.raises(BuildError) as caught:
+        FakeBackend("log=1,build=1").build(request_of())
+    assert caught.value.log == logged
+
+
+def test_a_build_can_take_longer(monkeypatch: pytest.MonkeyPatch):
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+
+    FakeBackend("hang=2.5").build(request_of())
+    FakeBackend().build(request_of())
+
+    assert slept == [2.5]
+
+
+def test_a_crash_never_takes_the_session_along():
+    with pytest.raises(BuildError, match="would take the whole session along") as caught:
+        FakeBackend("crash=1,log=1").build(request_of())
+    assert caught.value.hint == "add --trt-isolate, or leave crash=1 out of --trt-fake"
+    assert caught.value.log
+
+
+def test_what_it_was_made_with_makes_another_like_it():
+    backend = FakeBackend("latency=2,error=0.1")
+
+    assert FakeBackend(*backend.arguments).faults == backend.faults
+    assert FakeBackend().arguments == FakeBackend("").arguments == ()
+
+
 def test_faults_can_be_combined():
     assert FakeBackend(" latency=1.5, error=0.1 ,").faults == {
         "error": 0.1,
@@ -157,6 +191,9 @@ def test_faults_can_be_combined():
         "noise": 0.002,
         "fp32": 0.0,
         "build": 0.0,
+        "hang": 0.0,
+        "crash": 0.0,
+        "log": 0.0,
     }
     assert FakeBackend(None).faults == FakeBackend("").faults == FakeBackend().faults
 
@@ -167,7 +204,10 @@ def test_faults_can_be_combined():
         ("latncy=2", "--trt-fake: unknown fault 'latncy'", "did you mean 'latency'?"),
         ("error=much", "--trt-fake: error='much' is not a number", None),
         ("error", "--trt-fake: error='' is not a number", None),
-        ("=1", "--trt-fake: unknown fault ''", "known: build, error, fp32, latency, noise"),
+        ("=1", "--trt-fake: unknown fault ''", "known: build, crash, error, fp32, hang, latency, log, noise"),
+        ("hang=-1", "--trt-fake: hang=-1 is not within 0 and 86400 s", None),
+        ("hang=inf", "--trt-fake: hang=inf is not within 0 and 86400 s", None),
+        ("hang=nan", "--trt-fake: hang=nan is not within 0 and 86400 s", None),
     ],
 )
 def test_a_fault_that_nobody_knows(text: str, message: str, hint: str | None):
@@ -197,4 +237,6 @@ def test_a_closed_session_neither_runs_nor_launches():
 def test_every_precision_has_a_simulation():
     for name, precision in PRECISIONS.items():
         assert isinstance(precision, Precision)
+        if name == "int4":
+            continue  # this network has no weight that is large enough; test_precision_int4 has one
         assert session_of(precision=name).run(FEEDS)["y"].shape == (2, 5)

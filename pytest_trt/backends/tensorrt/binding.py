@@ -1,4 +1,4 @@
-"""One input or output of a loaded engine: its types on both sides of the border, and its memory."""
+"""One input or output of a loaded engine: its types and formats on both sides of the border, and its memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.backends.cuda import DeviceBuffer, PinnedBuffer
-from pytest_trt.backends.tensorrt.dtypes import cast, model_dtype, tensorrt_dtype
-from pytest_trt.errors import InputsError, RunError
+from pytest_trt.backends.tensorrt.dtypes import cast, model_dtype, same_kind, tensorrt_dtype, widens
+from pytest_trt.backends.tensorrt.runtime_versions import io_layout, is_on_host
+from pytest_trt.errors import InputsError, RunError, UnsupportedError
 from pytest_trt.spec.shapes import format_shape
 
 if TYPE_CHECKING:
@@ -26,20 +27,22 @@ __all__ = ["Binding", "output_allocator"]
 class Binding:
     """A tensor of the engine with a buffer on the device and a pinned one on the host; both grow when needed.
 
-    ``on_host`` tensors (values that decide shapes) are read and written by TensorRT in host memory.
+    ``on_host`` tensors (values that decide shapes) are read and written by TensorRT in host memory. ``layout`` is how
+    the engine wants the elements to lie in both buffers; callers see row-major arrays.
     """
 
-    def __init__(self, trt: Any, engine: Any, name: str, spec: TensorSpec | None) -> None:
+    def __init__(self, trt: Any, engine: Any, name: str, spec: TensorSpec | None, profile: int = 0) -> None:
         self.name = name
         self.is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-        self.on_host = engine.get_tensor_location(name) == trt.TensorLocation.HOST
+        self.on_host = is_on_host(trt, engine, name)
         self.dtype = tensorrt_dtype(engine.get_tensor_dtype(name).name, name)
         # What the model declares, which is what callers feed and expect.
         self.outer_dtype = model_dtype(spec.dtype, name) if spec else self.dtype
+        self.layout = io_layout(trt, engine, name, profile)
         self.declared = tuple(int(size) for size in engine.get_tensor_shape(name))
         self.low = self.high = self.declared
         if self.is_input and -1 in self.declared:
-            low, _, high = engine.get_tensor_profile_shape(name, 0)
+            low, _, high = engine.get_tensor_profile_shape(name, profile)
             self.low, self.high = tuple(int(s) for s in low), tuple(int(s) for s in high)
         self.shape: Shape | None = None
         self.device = DeviceBuffer()
@@ -53,26 +56,40 @@ class Binding:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape or (), dtype=np.int64)) * self.dtype.itemsize
+        """What a transfer copies, padding of the layout included."""
+        return self._nbytes_of(self.shape or ())
 
     def encode(self, array: Array, profile: str) -> Array:
-        """Return *array* as the engine wants it. Raises InputsError (type) or RunError (shape, range of values)."""
+        """Return *array* in the engine's type. Raises InputsError (type) or RunError (shape, range of values).
+
+        Where the engine's input is quantized and the model's is not, the caller quantizes: the engine does not tell
+        its scale.
+        """
         array = np.asarray(array)
-        if array.dtype != self.outer_dtype:
-            raise InputsError(f"input {self.name!r} is {self.outer_dtype.name}, got {array.dtype.name}")
-        fits = len(array.shape) == len(self.low) and all(
-            low <= size <= high for size, low, high in zip(array.shape, self.low, self.high, strict=True)
-        )
-        if not fits:
-            allowed = format_shape(self.low)
-            if self.low != self.high:
-                allowed += f" to {format_shape(self.high)}"
-            raise RunError(
-                f"input {self.name!r}: shape {format_shape(array.shape)} is outside profile {profile!r}, "
-                f"which allows {allowed}",
-                hint="run with shapes inside the profile, or build with a wider one",
-            )
+        wanted = self.outer_dtype if same_kind(self.dtype, self.outer_dtype) else self.dtype
+        if array.dtype != wanted:
+            hint = None
+            if wanted != self.outer_dtype:
+                hint = f"the model says {self.outer_dtype.name}; the engine was built to take it quantized already"
+            raise InputsError(f"input {self.name!r} is {wanted.name}, got {array.dtype.name}", hint=hint)
+        self._check(array.shape, profile)
         return cast(array, self.dtype, self.name)
+
+    def pinned(self, shape: Shape, profile: str) -> Array:
+        """The pinned buffer as an array of *shape*, to be filled by the caller: ``fill`` has nothing to copy then.
+
+        Raises UnsupportedError where the engine wants another type or format than the model, RunError for the shape.
+        """
+        self._check(shape, profile)
+        if self.dtype != self.outer_dtype or not self.layout.is_row_major or self.on_host:
+            engine = "values that decide shapes" if self.on_host else f"{self.dtype.name} as {self.layout.name}"
+            raise UnsupportedError(
+                f"input {self.name!r} is {self.outer_dtype.name} in the model and {engine} in the engine: it has to be"
+                " converted",
+                hint="feed an array of your own; run() converts and copies it",
+            )
+        self.host.reserve(self._nbytes_of(shape))
+        return self.host.view(self.dtype, shape)
 
     def reserve(self, shape: Shape) -> None:
         """Have memory for *shape*."""
@@ -82,9 +99,12 @@ class Binding:
             self.device.reserve(self.nbytes)
 
     def fill(self, array: Array) -> None:
-        """Put *array* into the host buffer."""
+        """Put *array* into the host buffer, unless it is that buffer's content already."""
         assert self.shape is not None
-        np.copyto(self.host.view(self.dtype, self.shape), array)
+        if self.layout.is_row_major and array.flags.c_contiguous and self.host.starts_at(array):
+            return
+        target = self.host.view(self.dtype, self.layout.stored(self.shape))
+        np.copyto(target, array if self.layout.is_row_major else self.layout.pack(array))
 
     def upload(self, stream: Stream) -> None:
         if not self.on_host:
@@ -99,19 +119,36 @@ class Binding:
         elif not self.on_host:
             stream.download(self.host, self.device, self.nbytes)
 
-    def decode(self) -> Array:
-        """The output as the caller's own array, in the model's type."""
+    def decode(self, *, copy: bool = True) -> Array:
+        """The output in the model's type: the caller's own array, or a view of the buffer where none is needed."""
         assert self.shape is not None
-        view = self.host.view(self.dtype, self.shape)
+        view = self.layout.unpack(self.host.view(self.dtype, self.layout.stored(self.shape)), self.shape)
         # Only back to the wider type that the model declares; a narrower one would lose what the engine gave.
-        lossless = np.can_cast(self.dtype, self.outer_dtype, "safe")
-        return np.array(view, dtype=self.outer_dtype if lossless else self.dtype)
+        dtype = self.outer_dtype if widens(self.dtype, self.outer_dtype) else self.dtype
+        return np.array(view, dtype=dtype, order="C") if copy else np.asarray(view, dtype=dtype)
 
     def close(self) -> None:
         self.device.close()
         self.host.close()
         if self.allocator is not None:
             self.allocator.buffer.close()
+
+    def _nbytes_of(self, shape: Shape) -> int:
+        return int(np.prod(self.layout.stored(shape), dtype=np.int64)) * self.dtype.itemsize
+
+    def _check(self, shape: Shape, profile: str) -> None:
+        fits = len(shape) == len(self.low) and all(
+            low <= size <= high for size, low, high in zip(shape, self.low, self.high, strict=True)
+        )
+        if not fits:
+            allowed = format_shape(self.low)
+            if self.low != self.high:
+                allowed += f" to {format_shape(self.high)}"
+            raise RunError(
+                f"input {self.name!r}: shape {format_shape(shape)} is outside profile {profile!r}, "
+                f"which allows {allowed}",
+                hint="run with shapes inside the profile, or build with a wider one",
+            )
 
 
 def output_allocator(trt: Any) -> Any:

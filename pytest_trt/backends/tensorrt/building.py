@@ -1,28 +1,42 @@
-"""Building an engine: network, configuration, profile, plan, and the facts of what came out."""
+"""Building an engine: network, configuration, profiles, plan, and the facts of what came out."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends import Built
 from pytest_trt.backends.tensorrt.census import take_census
+from pytest_trt.backends.tensorrt.editable_cache import read_entries, write_entries
+from pytest_trt.backends.tensorrt.io_formats import apply_io_formats
+from pytest_trt.backends.tensorrt.loading import deserialize
 from pytest_trt.backends.tensorrt.logger import monitor, process_logger, throttled
 from pytest_trt.backends.tensorrt.options import (
     apply_options,
     attach_timing_cache,
+    check_options,
     serialized_timing_cache,
-    tactic_names,
 )
-from pytest_trt.backends.tensorrt.parsing import parse
-from pytest_trt.backends.tensorrt.session import deserialize
-from pytest_trt.backends.tensorrt.versions import device_memory_bytes, register_plugins, set_flags, typing
-from pytest_trt.errors import BuildError, ProfileError, RunError, UnsupportedError
-from pytest_trt.spec.shapes import format_shape
+from pytest_trt.backends.tensorrt.parsing import define_network
+from pytest_trt.backends.tensorrt.profiles import add_profiles
+from pytest_trt.backends.tensorrt.refitting import mark_refittable
+from pytest_trt.backends.tensorrt.tactics import tactic_names
+from pytest_trt.backends.tensorrt.versions import (
+    device_memory_bytes,
+    flags_on,
+    lean_library,
+    register_plugins,
+    set_precision_flags,
+    share_profiles,
+    typing,
+)
+from pytest_trt.errors import BuildError, RunError, UsageError
 
 if TYPE_CHECKING:
-    from pytest_trt.backends import BuildRequest, Progress
+    from pytest_trt.backends import BuildRequest, Calibration, Progress
+    from pytest_trt.backends.tensorrt.logger import Messages
 
 __all__ = ["build"]
 
@@ -30,102 +44,165 @@ __all__ = ["build"]
 def build(trt: Any, request: BuildRequest, progress: Progress) -> Built:
     """Build *request*'s engine on the current GPU.
 
-    Raises BuildError (parsing, building), ProfileError, UnsupportedError or UsageError (options).
+    Raises BuildError (parsing, building), which holds the log, ProfileError, UnsupportedError or UsageError (options).
     """
     logger = process_logger(trt)
     say = throttled(progress)
     with ExitStack() as stack:
         messages = stack.enter_context(logger.capture(on_info=say))
-        register_plugins(trt, logger)
-        builder = trt.Builder(logger)
-        network = parse(trt, builder, logger, request.model, stack)
-        config = builder.create_builder_config()
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the inspector shows names only
-        flags = set_flags(trt, config, request.precision)
-        apply_options(trt, config, request.options)
-        cache_state = attach_timing_cache(config, request.timing_cache)
-        _add_profile(builder, network, config, request)
-        watcher = monitor(trt, say)
-        if watcher is not None:
-            config.progress_monitor = watcher
-
-        started = time.perf_counter()
-        memory = builder.build_serialized_network(network, config)
-        seconds = time.perf_counter() - started
-        if memory is None:
-            if watcher is not None and watcher.interrupted:
-                raise KeyboardInterrupt
-            raise _failure(trt, logger, request)
-        plan = bytes(memory)
-        warned = [text.strip()[:200] for severity, text in messages if severity == "WARNING"]
-        facts: dict[str, Any] = {
-            "tensorrt": str(trt.__version__),
-            "build_seconds": round(seconds, 3),
-            "plan_bytes": len(plan),
-            "typing": typing(trt),
-            "flags": flags,
-            "tactic_sources": tactic_names(trt, int(config.get_tactic_sources())),
-            "timing_cache": cache_state,
-            "warnings": len(warned),
-            "first_warnings": list(dict.fromkeys(warned))[:3],
-            **_inspect(trt, plan, request),
-        }
-        return Built(plan, ".plan", facts, timing_cache=serialized_timing_cache(config))
-
-
-def _add_profile(builder: Any, network: Any, config: Any, request: BuildRequest) -> None:
-    """Give the builder the shape ranges of the inputs that have any."""
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    for tensor in inputs:
-        if tensor.is_shape_tensor:
-            raise UnsupportedError(
-                f"input {tensor.name!r} decides shapes by its values; a profile says shapes, not values to build for"
-            )
-    dynamic = [tensor for tensor in inputs if any(size < 0 for size in tensor.shape)]
-    if not dynamic:
-        return
-    profile = builder.create_optimization_profile()
-    for tensor in dynamic:
-        if tensor.name not in request.profile.ranges:
-            raise ProfileError(f"profile {request.profile.name!r} has no shapes for input {tensor.name!r}")
-        shapes = request.profile.ranges[tensor.name]
         try:
-            profile.set_shape(tensor.name, shapes.min, shapes.opt, shapes.max)
-        except (RuntimeError, ValueError) as error:
-            asked = ", ".join(format_shape(shape) for shape in (shapes.min, shapes.opt, shapes.max))
-            raise ProfileError(
-                f"profile {request.profile.name!r}: TensorRT refuses {asked} for input {tensor.name!r}: {error}",
-                hint=f"the network declares it as {tuple(tensor.shape)}",
-            ) from error
-    if not profile or config.add_optimization_profile(profile) < 0:
-        raise ProfileError(f"TensorRT refuses profile {request.profile.name!r}: {request.profile.describe()}")
+            return _build(trt, request, messages, monitor(trt, say), stack)
+        except BuildError as error:
+            error.log = messages.text()
+            raise
+
+
+def _build(trt: Any, request: BuildRequest, messages: Messages, watcher: Any, stack: ExitStack) -> Built:
+    logger = process_logger(trt)
+    register_plugins(trt, logger)
+    check_options(trt, request.options)  # loads the plugins that the parser may need
+    if request.options.strip_plan and not request.model.has_graph:
+        raise UsageError(
+            f"--trt-strip-plan=on: model {request.model.name!r} is a network function, and a stripped engine gets its "
+            "weights back from an ONNX model",
+            hint="leave it out for this model",
+        )
+    typed = _typing(trt, request)
+    builder = trt.Builder(logger)
+    network = define_network(trt, builder, logger, request.model, typed, stack)
+    apply_io_formats(trt, network, request.options)
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the inspector shows names only
+    set_precision_flags(trt, config, request.precision, typed)
+    apply_options(trt, config, request.options)
+    if request.options.refit == "individual":
+        mark_refittable(network, request.model)
+    share_profiles(trt, config)
+    cache_state = attach_timing_cache(config, request.timing_cache)
+    if request.tactic_lock:
+        write_entries(trt, config.get_timing_cache(), request.tactic_lock)
+    add_profiles(builder, network, config, request.held_profiles)
+    calibrator = _calibrator(trt, builder, network, config, request, stack)
+    if watcher is not None:
+        config.progress_monitor = watcher
+
+    started = time.perf_counter()
+    memory = builder.build_serialized_network(network, config)
+    seconds = time.perf_counter() - started
+    if calibrator is not None and calibrator.error is not None:
+        raise calibrator.error  # it could not cross TensorRT, which may have built on the samples before it
+    if memory is None:
+        if watcher is not None and watcher.interrupted:
+            raise KeyboardInterrupt
+        raise _failure(trt, logger, request)
+    plan = bytes(memory)
+    facts: dict[str, Any] = {
+        "tensorrt": str(trt.__version__),
+        "build_seconds": round(seconds, 3),
+        "plan_bytes": len(plan),
+        "typing": typed,
+        "flags": flags_on(trt, config),
+        "options": request.options.describe(),
+        "tactic_sources": tactic_names(trt, int(config.get_tactic_sources())),
+        "timing_cache": cache_state,
+        "warnings": messages.warnings,
+        "first_warnings": messages.first_warnings,
+        **_inspect(trt, plan, request),
+    }
+    if request.calibration is not None:
+        facts["calibration"] = _calibration_facts(request.calibration, calibrator.cache if calibrator else None)
+    if request.options.editable_timing_cache:
+        facts["timing"] = {key: list(entry) for key, entry in read_entries(config.get_timing_cache()).items()}
+    return Built(
+        plan,
+        ".plan",
+        facts,
+        timing_cache=serialized_timing_cache(config),
+        log=messages.text(),
+        calibration_cache=calibrator.cache if calibrator is not None else None,
+    )
+
+
+def _calibration_facts(calibration: Calibration, cache: bytes | None) -> dict[str, Any]:
+    """What the calibration was, and its table by digest: two runs on the same samples must show the same."""
+    return {
+        "algorithm": calibration.algorithm,
+        "batches": len(calibration.batches),
+        "table": "reused" if calibration.cache is not None else "new",
+        "sha256": hashlib.sha256(cache or calibration.cache or b"").hexdigest()[:16],
+    }
+
+
+def _typing(trt: Any, request: BuildRequest) -> str:
+    """How the network is typed. TensorRT's own calibration picks types itself: it needs weak typing."""
+    if request.calibration is None:
+        if request.precision.calibrator is not None:
+            raise BuildError(
+                f"precision {request.precision.name!r} is calibrated by TensorRT, and was given no samples"
+            )
+        return typing(trt, request.options.typing)
+    if request.options.typing == "strong":
+        raise UsageError(
+            f"--trt-typing=strong: TensorRT {trt.__version__} calibrates weakly typed networks only",
+            hint="leave it out, or test the precision int8, which is Q/DQ in the model",
+        )
+    return "weak"
+
+
+def _calibrator(
+    trt: Any, builder: Any, network: Any, config: Any, request: BuildRequest, stack: ExitStack
+) -> Any | None:
+    """Give *config* the calibrator that *request* asks for, and return it; its memory lives as long as *stack*."""
+    if request.calibration is None:
+        return None
+    from pytest_trt.backends.tensorrt.calibrators import make_calibrator, set_calibration_shapes
+
+    calibrator = make_calibrator(trt, request.calibration, process_logger(trt))
+    stack.callback(calibrator.close)
+    config.int8_calibrator = calibrator
+    set_calibration_shapes(builder, network, config, request.calibration)
+    return calibrator
 
 
 def _failure(trt: Any, logger: Any, request: BuildRequest) -> BuildError:
     said = logger.complaints()
-    hint = None
-    if "memory" in said.lower():
-        hint = "give the builder more workspace, or the GPU more free memory; profiles with a smaller max need less"
     return BuildError(
         f"TensorRT {trt.__version__} cannot build {request.model.name!r} in {request.precision.name}, "
         f"profile {request.profile.name!r}:\n  {said or 'it gave no reason'}",
-        hint=hint,
+        hint=_hint(trt, said.lower(), request),
     )
+
+
+def _hint(trt: Any, said: str, request: BuildRequest) -> str | None:
+    library = lean_library(trt)
+    if library and request.options.version_compatibility == "on" and "lean" in said:
+        return (
+            f"this builder puts the lean runtime into the plan, from a file {library} beside its own library: copy it "
+            "there from the tensorrt-lean package of the same version, or use --trt-version-compatibility=exclude-lean"
+        )
+    if request.options.timing_cache_miss == "error" and "cache" in said:
+        return "build once with --trt-timing-cache-miss=build: the timings of every layer are then in the timing cache"
+    if "memory" in said:
+        return "give the builder more workspace, or the GPU more free memory; profiles with a smaller max need less"
+    return None
 
 
 def _inspect(trt: Any, plan: bytes, request: BuildRequest) -> dict[str, Any]:
     """Load the new plan and read what it holds. A plan that does not load is a failed build."""
     try:
-        _runtime, engine = deserialize(trt, plan)
+        _runtimes, engine = deserialize(trt, plan, request)
     except RunError as error:
-        raise BuildError(f"the new plan of {request.model.name!r} cannot be loaded: {error.message}") from error
-    census = take_census(trt, engine, request.profile)
+        raise BuildError(
+            f"the new plan of {request.model.name!r} cannot be loaded: {error.message}", hint=error.hint
+        ) from error
+    census = take_census(trt, engine, request, len(plan))
     facts: dict[str, Any] = {
         "layers": int(engine.num_layers),
+        "profiles": int(engine.num_optimization_profiles),
         "device_memory_bytes": device_memory_bytes(engine),
-        "precisions": census.describe(),
+        **census.facts(),
     }
-    refusal = census.not_honoured(request.precision)
+    refusal = census.not_honoured(request)
     if refusal:
         facts["not_honoured"] = refusal
     return facts

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["cast", "model_dtype", "tensorrt_dtype"]
+__all__ = ["cast", "model_dtype", "same_kind", "tensorrt_dtype", "widens"]
 
 # ``tensorrt.nptype`` fails for half of these, and in 8.6 for all of them under some NumPy versions.
 _TENSORRT = {
@@ -60,14 +60,35 @@ def _dtype(name: str, tensor: str) -> np.dtype[Any]:
     return found
 
 
-def cast(array: Array, dtype: np.dtype[Any], tensor: str) -> Array:
-    """Cast to the type that the engine has where the model says another (8.6 keeps INT64 as INT32).
+def _kind(dtype: np.dtype[Any]) -> str:
+    if dtype.kind in "iu":
+        return "integer"
+    # ml_dtypes' floats call themselves void.
+    return "bool" if dtype.kind == "b" else "float"
 
-    Raises RunError when an integer does not fit: a wrapped index would give wrong results in silence.
+
+def same_kind(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
+    """Whether both are floats, both integers or both bool. Between kinds the same number means another thing: an
+    engine's int8 is quantized, with a scale that it does not tell."""
+    return _kind(one) == _kind(other)
+
+
+def widens(narrow: np.dtype[Any], wide: np.dtype[Any]) -> bool:
+    """Whether every value of *narrow* is the same value in *wide*."""
+    return same_kind(narrow, wide) and np.can_cast(narrow, wide, "safe")
+
+
+def cast(array: Array, dtype: np.dtype[Any], tensor: str) -> Array:
+    """Cast to the type of the same kind that the engine has where the model says another (8.6 keeps INT64 as INT32).
+
+    Raises RunError for a value that does not fit: a wrapped index, or an infinity that was a number, would give wrong
+    results in silence.
     """
     if array.dtype == dtype:
         return array
-    if array.dtype.kind in "iu" and dtype.kind in "iu" and array.size:
+    if not array.size:
+        return array.astype(dtype)
+    if _kind(dtype) == "integer":
         limits = np.iinfo(dtype)
         low, high = int(array.min()), int(array.max())
         if low < limits.min or high > limits.max:
@@ -76,4 +97,13 @@ def cast(array: Array, dtype: np.dtype[Any], tensor: str) -> Array:
                 f"input {tensor!r} has the value {worst}, which does not fit the engine's {dtype.name}",
                 hint="this TensorRT has no 64-bit integers; feed smaller values or use TensorRT 10 or newer",
             )
-    return array.astype(dtype)
+        return array.astype(dtype)
+    with np.errstate(over="ignore"):
+        narrowed = array.astype(dtype)
+    lost = np.isfinite(array) & ~np.isfinite(narrowed)
+    if lost.any():
+        raise RunError(
+            f"input {tensor!r} has the value {array[lost].flat[0]}, which does not fit the engine's {dtype.name}",
+            hint=f"feed smaller values, or build the engine with a wider type for {tensor!r}",
+        )
+    return narrowed

@@ -11,11 +11,43 @@ from typing import Any
 
 from pytest_trt.backends.tensorrt.versions import progress_monitor
 
-__all__ = ["monitor", "process_logger", "throttled"]
-
-Message = tuple[str, str]  # severity name, text
+__all__ = ["Messages", "monitor", "process_logger", "throttled"]
 
 _ERRORS = ("INTERNAL_ERROR", "ERROR")
+
+
+class Messages:
+    """What was said in a capture: the first half and the last half of *limit* messages, and how many warned.
+
+    A build of a large model says tens of thousands of things; why it failed is among the last, what it was told
+    among the first.
+    """
+
+    def __init__(self, limit: int = 2000) -> None:
+        self.warnings = 0
+        self.first_warnings: list[str] = []  # different ones, three at most
+        self._first: list[str] = []
+        self._last: deque[str] = deque(maxlen=limit // 2)
+        self._room = limit - limit // 2
+        self._dropped = 0
+
+    def add(self, severity: str, text: str) -> None:
+        line = f"{severity}: {' '.join(text.split())}"
+        if severity == "WARNING":
+            self.warnings += 1
+            shown = text.strip()[:200]
+            if len(self.first_warnings) < 3 and shown not in self.first_warnings:
+                self.first_warnings.append(shown)
+        if len(self._first) < self._room:
+            self._first.append(line)
+            return
+        self._dropped += len(self._last) == self._last.maxlen
+        self._last.append(line)
+
+    def text(self) -> str:
+        """One message a line, as ``SEVERITY: text``; a line in between says how many are left out."""
+        gap = [f"… {self._dropped} messages left out …"] if self._dropped else []
+        return "\n".join([*self._first, *gap, *self._last])
 
 
 @functools.lru_cache(maxsize=4)
@@ -23,7 +55,7 @@ def process_logger(trt: Any) -> Any:
     """The one logger of this process. TensorRT keeps the first one it is given for as long as it is loaded,
     so a logger per build would leave it with a dead pointer.
 
-    It has ``capture()``, a context manager that gives the list of messages that arrive inside it, and
+    It has ``capture()``, a context manager that gives the Messages that arrive inside it, and
     ``complaints()``, the last errors as text.
     """
 
@@ -31,7 +63,7 @@ def process_logger(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self._last_errors: deque[str] = deque(maxlen=8)
-            self._listeners: list[tuple[list[Message], Callable[[str], None] | None]] = []
+            self._listeners: list[tuple[Messages, Callable[[str], None] | None]] = []
 
         def log(self, severity: Any, msg: str) -> None:
             # Called from TensorRT's threads, thousands of times in a build: almost all of it is VERBOSE.
@@ -41,13 +73,13 @@ def process_logger(trt: Any) -> Any:
             if name in _ERRORS:
                 self._last_errors.append(msg)
             for messages, on_info in tuple(self._listeners):
-                messages.append((name, msg))
+                messages.add(name, msg)
                 if on_info is not None and name == "INFO":
                     on_info(msg)
 
         @contextmanager
-        def capture(self, on_info: Callable[[str], None] | None = None) -> Iterator[list[Message]]:
-            messages: list[Message] = []
+        def capture(self, on_info: Callable[[str], None] | None = None) -> Iterator[Messages]:
+            messages = Messages()
             listener = (messages, on_info)
             self._last_errors.clear()
             self._listeners.append(listener)

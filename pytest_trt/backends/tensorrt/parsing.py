@@ -3,25 +3,54 @@
 from __future__ import annotations
 
 import tempfile
+import traceback
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.tensorrt.versions import create_network, newest_opset, node_of_error
-from pytest_trt.errors import BuildError
+from pytest_trt.errors import BuildError, TrtError
 
 if TYPE_CHECKING:
     from pytest_trt.spec.model import Model
 
-__all__ = ["parse"]
+__all__ = ["define_network"]
 
 
-def parse(trt: Any, builder: Any, logger: Any, model: Model, stack: ExitStack) -> Any:
-    """Return the network of *model*. What the network still reads from lives as long as *stack*.
+def define_network(trt: Any, builder: Any, logger: Any, model: Model, typing: str, stack: ExitStack) -> Any:
+    """Return the network of *model*, from its own function or from its ONNX; *typing* is "strong" or "weak".
 
-    Raises BuildError with the node, the operator and the parser's words.
+    What the network still reads from lives as long as *stack*. Raises BuildError with the words of the parser or
+    of the function.
     """
-    network = create_network(trt, builder)
+    network = create_network(trt, builder, typing)
+    if model.network is not None:
+        _fill(trt, network, model.name, model.network, stack)
+    else:
+        _parse(trt, network, logger, model, stack)
+    return network
+
+
+def _fill(trt: Any, network: Any, name: str, function: Callable[[Any, Any], object], stack: ExitStack) -> None:
+    """Let the model's own function define the network. What it returns is kept: weights are only pointed to."""
+    where = f"the network function of model {name!r}"
+    try:
+        kept = function(network, trt)
+    except TrtError:
+        raise
+    except Exception as error:  # whatever the user's function raises is why there is no network
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise BuildError(
+            f"{where} failed: {type(error).__name__}: {error}",
+            hint=f"raised in {at.name}, line {at.lineno} of {at.filename}",
+        ) from error
+    stack.callback(_keep, kept)
+    if not network.num_outputs:
+        raise BuildError(f"{where} marked no output", hint="call network.mark_output(tensor) for each one")
+
+
+def _parse(trt: Any, network: Any, logger: Any, model: Model, stack: ExitStack) -> None:
     parser = trt.OnnxParser(network, logger)
     if model.fits_in_memory_message:
         content = model.serialized()
@@ -34,7 +63,6 @@ def parse(trt: Any, builder: Any, logger: Any, model: Model, stack: ExitStack) -
         stack.callback(_keep, parser)
     if not parsed:
         raise _error(trt, parser, logger, model)
-    return network
 
 
 def _keep(*_: Any) -> None:

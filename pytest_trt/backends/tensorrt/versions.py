@@ -1,4 +1,5 @@
-"""What differs between TensorRT 8.6, 10 and 11. Every version guard of the package is in this file.
+"""What differs between TensorRT 8.6, 10 and 11. Every version guard of the package is in this file, in its table
+``requirements.py`` (build options) and in its other half ``runtime_versions.py`` (loading and running).
 
 Features are found by the presence of a member, not by a number, wherever the bindings show them. Enum
 members are known by name only: their integers moved twice (TF32 was 7 and is 6), so none is ever stored.
@@ -21,12 +22,15 @@ __all__ = [
     "create_network",
     "device_memory_bytes",
     "flag",
+    "flags_on",
+    "lean_library",
     "members",
     "newest_opset",
     "node_of_error",
     "progress_monitor",
     "register_plugins",
-    "set_flags",
+    "set_precision_flags",
+    "share_profiles",
     "strongly_typed",
     "support",
     "typing",
@@ -72,15 +76,18 @@ def strongly_typed(trt: Any) -> bool:
     return "STRONGLY_TYPED" in members(trt.NetworkDefinitionCreationFlag)
 
 
-def typing(trt: Any) -> Literal["strong", "weak"]:
+def typing(trt: Any, wanted: str | None = None) -> Literal["strong", "weak"]:
+    """How a network gets its types: as *wanted*, else from the model wherever this version can do that."""
+    if wanted is not None:
+        return "weak" if wanted == "weak" else "strong"
     return "strong" if strongly_typed(trt) else "weak"
 
 
-def create_network(trt: Any, builder: Any) -> Any:
-    """An empty network: with an explicit batch dimension, and strongly typed where that exists."""
+def create_network(trt: Any, builder: Any, typing: str) -> Any:
+    """An empty network with an explicit batch dimension; *typing* is "strong" or "weak"."""
     known = members(trt.NetworkDefinitionCreationFlag)
     wanted = []
-    if "STRONGLY_TYPED" in known:
+    if typing == "strong":
         wanted.append("STRONGLY_TYPED")
     # Before 10 the default is an implicit batch; 10 ignores the flag, and 11 has it no more.
     if version(trt) < (10,) and "EXPLICIT_BATCH" in known:
@@ -91,27 +98,55 @@ def create_network(trt: Any, builder: Any) -> Any:
     return builder.create_network(flags)
 
 
-def set_flags(trt: Any, config: Any, precision: Precision) -> list[str]:
-    """Apply a precision's builder flags and return the names of all flags that are then on.
+def set_precision_flags(trt: Any, config: Any, precision: Precision, typing: str) -> None:
+    """Apply a precision's builder flags.
 
     Flags that choose a type are left out of a strongly typed build: there they are an error. ``support``
     has refused before what this version lacks.
     """
-    typed = strongly_typed(trt)
     for name in precision.flags_on:
         member = flag(trt, name)
-        if member is not None and not (typed and name in TYPE_FLAGS):
+        if member is not None and not (typing == "strong" and name in TYPE_FLAGS):
             config.set_flag(member)
     for name in precision.flags_off:
         member = flag(trt, name)
         if member is not None:
             config.clear_flag(member)
-    return sorted(name for name, member in members(trt.BuilderFlag).items() if config.get_flag(member))
+
+
+def flags_on(trt: Any, config: Any) -> list[str]:
+    """The names of all builder flags that are on; of two names for one flag, the first."""
+    on: dict[int, str] = {}
+    for name, member in sorted(members(trt.BuilderFlag).items()):
+        if config.get_flag(member):
+            on.setdefault(int(member), name)
+    return sorted(on.values())
+
+
+def share_profiles(trt: Any, config: Any) -> None:
+    """Let several execution contexts use one optimization profile. From 10 on they always may."""
+    feature = members(trt.PreviewFeature).get("PROFILE_SHARING_0806")
+    if feature is not None and version(trt) < (10,):
+        config.set_preview_feature(feature, True)
+
+
+def lean_library(trt: Any) -> str | None:
+    """The file that a builder wants beside its own library to put the lean runtime into a plan; None where the
+    builder has it inside."""
+    return f"libnvinfer_lean.so.{trt.__version__}" if version(trt) < (10,) else None
 
 
 def support(trt: Any, precision: Precision, capability: tuple[int, int]) -> Support:
     """Whether this version, on a GPU of this compute capability, runs *precision*."""
+    from pytest_trt.backends.tensorrt.calibrators import calibrator_support  # which needs this module
+
+    refusal = calibrator_support(trt, precision)
+    if refusal is not None:
+        return refusal
     known_types = members(trt.DataType)
+    for name in precision.requires_types:
+        if name not in known_types:
+            return _lacks(trt, precision, f"there is no data type {name}")
     for name in precision.flags_on:
         if name == "FP8" and version(trt) < (9,):
             # The flag and the type are bound in 8.6, but its headers call their use undefined.

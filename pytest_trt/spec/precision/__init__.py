@@ -38,7 +38,10 @@ class Precision:
     """What the user asks for, by name.
 
     ``flags_on`` and ``flags_off`` are TensorRT ``BuilderFlag`` names, applied where the version has
-    them; ``calibrated`` says that the recipe needs ranges from real samples.
+    them; ``requires_types`` are ``DataType`` names that the engine cannot do without and that no flag names.
+    ``calibrated`` says that the recipe needs ranges from real samples, found by ``calibration`` unless the manifest
+    says otherwise. ``calibrator`` is the algorithm by which TensorRT itself finds them while building (implicit
+    quantization, weak typing, TensorRT 10 and older).
     """
 
     name: str
@@ -48,6 +51,9 @@ class Precision:
     calibrated: bool = False
     options: tuple[str, ...] = ()  # what [precision.NAME] of a manifest may say
     summary: str = ""
+    requires_types: tuple[str, ...] = ()
+    calibration: str = "entropy"  # of CALIBRATIONS
+    calibrator: str | None = None  # "entropy", "entropy2", "minmax", "legacy"
 
     def make_recipe(self, **options: Any) -> Recipe:
         """Return the recipe, constructed with *options* (``exclude_nodes`` and the like)."""
@@ -87,6 +93,19 @@ CALIBRATIONS = ("entropy", "minmax", "percentile")
 
 _CAST_OPTIONS = ("exclude_nodes", "exclude_ops")
 
+
+def _implicit(algorithm: str, how: str) -> Precision:
+    return Precision(
+        f"int8-{algorithm}",
+        "implicit:ImplicitInt8Recipe",
+        flags_on=("INT8", "FP16"),
+        flags_off=("TF32",),
+        options=("samples",),
+        summary=f"float32 model that TensorRT itself calibrates, {how} (8.6 to 10); int8 where that is faster",
+        calibrator=algorithm,
+    )
+
+
 PRECISIONS: dict[str, Precision] = {
     p.name: p
     for p in (
@@ -119,6 +138,29 @@ PRECISIONS: dict[str, Precision] = {
             options=(*_CAST_OPTIONS, "calibration", "percentile", "samples"),
             summary="int8 Q/DQ, symmetric, weights per channel; the rest float32, on a weakly typed TensorRT float16",
         ),
+        Precision(
+            "fp8",
+            "quantize:Fp8Recipe",
+            flags_on=("FP8", "FP16"),
+            flags_off=("TF32",),
+            calibrated=True,
+            options=(*_CAST_OPTIONS, "samples"),
+            summary="fp8 (e4m3) Q/DQ, one scale per tensor; the rest float32, on a weakly typed TensorRT float16",
+            calibration="minmax",  # e4m3 has exponents of its own: clipping outliers buys no resolution
+        ),
+        # No flag: BuilderFlag.INT4 is for plugins, and the types of the weights are the model's.
+        Precision(
+            "int4",
+            "int4:Int4Recipe",
+            flags_off=("TF32",),
+            options=(*_CAST_OPTIONS, "block_size"),
+            summary="weights of MatMul and Gemm in int4 blocks, dequantized to float32; activations float32",
+            requires_types=("INT4",),
+        ),
+        _implicit("entropy", "by entropy, its first algorithm"),
+        _implicit("entropy2", "by entropy"),
+        _implicit("minmax", "by the largest magnitude"),
+        _implicit("legacy", "by a quantile of 0.9999"),
     )
 }
 

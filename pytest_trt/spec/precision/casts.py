@@ -10,6 +10,7 @@ import numpy as np
 
 from pytest_trt.errors import PrecisionError
 from pytest_trt.spec.precision import RecipeResult
+from pytest_trt.spec.precision.already import quantized_precisions
 from pytest_trt.spec.precision.checks import check_io_unchanged, check_result
 from pytest_trt.spec.precision.constants import constant_holders, constants, float_value, round_to, store
 from pytest_trt.spec.precision.exclusions import Exclusions
@@ -19,7 +20,6 @@ from pytest_trt.spec.precision.graph import (
     LOW_NAMES,
     convert_opset,
     copy_model,
-    has_quantize_nodes,
     infer_types,
     low_types_in,
     node_label,
@@ -48,16 +48,16 @@ class Fp32Recipe:
     def requires(self, proto: onnx.ModelProto) -> None:
         """Raise PrecisionError when *proto* is typed already: then its name would say something untrue."""
         if low := low_types_in(proto):
-            asked = {"float16": "fp16", "bfloat16": "bf16"}
+            asked = {"float16": "fp16", "bfloat16": "bf16", "float8e4m3fn": "fp8"}
             names = sorted(asked[t] for t in low if t in asked)
             raise PrecisionError(
                 f"the model is already typed: it has {' and '.join(sorted(low))} tensors",
                 hint=f"ask for {names[0]}, which takes it as it is" if names else "start from the float32 model",
             )
-        if has_quantize_nodes(proto):
+        if found := quantized_precisions(proto):
             raise PrecisionError(
                 "the model is already quantized: it has QuantizeLinear or DequantizeLinear nodes",
-                hint="ask for int8, which takes it as it is",
+                hint=f"ask for {found[0]}, which takes it as it is",
             )
 
     def call(self, proto: onnx.ModelProto, ranges: Ranges | None) -> RecipeResult:  # noqa: ARG002
@@ -105,10 +105,10 @@ class _CastRecipe:
         self.opset = opset
 
     def requires(self, proto: onnx.ModelProto) -> None:
-        if has_quantize_nodes(proto):
+        if found := quantized_precisions(proto):
             raise PrecisionError(
                 "the model is quantized: casts would part its Q/DQ pairs from the nodes that they belong to",
-                hint="ask for int8, which takes it as it is, or start from the float32 model",
+                hint=f"ask for {found[0]}, which takes it as it is, or start from the float32 model",
             )
         if other := low_types_in(proto) - {LOW_NAMES[self.low]}:
             raise PrecisionError(

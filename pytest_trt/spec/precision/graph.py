@@ -162,6 +162,9 @@ def convert_opset(proto: onnx.ModelProto, target: int) -> onnx.ModelProto:
     for tensor in converted.graph.initializer:
         if tensor.name in bulk:
             tensor.CopyFrom(bulk[tensor.name])
+    # The converter's shape inference fills in sizes that the model leaves open.
+    del converted.graph.output[:]
+    converted.graph.output.extend(proto.graph.output)
     needed = onnx.helper.find_min_ir_version_for(converted.opset_import, ignore_unknown=True)
     converted.ir_version = max(converted.ir_version, needed)
     return converted

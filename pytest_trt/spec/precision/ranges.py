@@ -189,11 +189,12 @@ def make_collector(method: str, *, percentile: float = 99.99, tensor: str = "") 
     return Histogram(method, percentile=percentile, tensor=tensor)
 
 
-def calibration_tensors(proto: onnx.ModelProto, options: Mapping[str, Any]) -> list[str]:
-    """Return the float32 activations of *proto* whose ranges ``Int8Recipe(**options)`` needs, in graph order.
+def calibration_tensors(proto: onnx.ModelProto, options: Mapping[str, Any], precision: str = "int8") -> list[str]:
+    """Return the float32 activations of *proto* whose ranges the recipe of *precision* needs, in graph order.
 
-    Graph inputs among them. Empty for a model that is quantized already.
+    Graph inputs among them. *options* are the recipe's. Empty for a model that is quantized already.
     """
-    from pytest_trt.spec.precision.quantize import Int8Recipe
+    from pytest_trt.spec.precision.quantize import Fp8Recipe, Int8Recipe
 
-    return Int8Recipe(**options).tensors(proto)
+    recipes: dict[str, type[Fp8Recipe | Int8Recipe]] = {"int8": Int8Recipe, "fp8": Fp8Recipe}
+    return recipes[precision](**options).tensors(proto)

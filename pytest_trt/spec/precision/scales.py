@@ -1,4 +1,5 @@
-"""Scales of symmetric int8: real value = scale · integer, integers from -127 to 127, zero point 0."""
+"""Scales of symmetric quantization: real value = scale · stored value, stored values from -largest to largest, zero
+point 0. ``largest`` is 127 for int8, 448 for fp8 (e4m3) and 7 for int4."""
 
 from __future__ import annotations
 
@@ -10,22 +11,21 @@ __all__ = ["activation_scale", "per_channel", "quantization_error", "quantized",
 
 Array = np.ndarray[Any, Any]
 
-_LARGEST = 127
 # A subnormal scale would be flushed to 0 on a GPU.
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
-def activation_scale(low: float, high: float) -> Array:
+def activation_scale(low: float, high: float, largest: int = 127) -> Array:
     """Return the scale for a tensor with values in [*low*, *high*].
 
-    1/127 where the range is empty: every scale holds 0, and a scale must be above 0.
+    1/largest where the range is empty: every scale holds 0, and a scale must be above 0.
     """
     threshold = np.float32(max(abs(low), abs(high)))
-    scale = threshold / np.float32(_LARGEST)
-    return np.asarray(scale if scale >= _SMALLEST else 1 / _LARGEST, dtype=np.float32)
+    scale = threshold / np.float32(largest)
+    return np.asarray(scale if scale >= _SMALLEST else 1 / largest, dtype=np.float32)
 
 
-def weight_scales(weight: Array, axis: int | None) -> Array:
+def weight_scales(weight: Array, axis: int | None, largest: int = 127) -> Array:
     """Return one float32 scale per index of *axis*, or a single one (shape ``()``) for ``axis=None``.
 
     A channel of zeros takes the tensor's largest scale: any scale holds it, and a tiny one would make the
@@ -33,10 +33,10 @@ def weight_scales(weight: Array, axis: int | None) -> Array:
     """
     magnitudes = np.abs(np.asarray(weight, dtype=np.float32))
     others = tuple(d for d in range(magnitudes.ndim) if d != axis)
-    largest = magnitudes.max(axis=None if axis is None else others, initial=0.0)
-    scales = np.asarray(largest, dtype=np.float32) / np.float32(_LARGEST)
+    tops = magnitudes.max(axis=None if axis is None else others, initial=0.0)
+    scales = np.asarray(tops, dtype=np.float32) / np.float32(largest)
     usable = scales >= _SMALLEST
-    top = scales.max() if usable.any() else np.float32(1 / _LARGEST)
+    top = scales.max() if usable.any() else np.float32(1 / largest)
     return np.asarray(np.where(usable, scales, top), dtype=np.float32)
 
 

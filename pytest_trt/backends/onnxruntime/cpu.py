@@ -1,0 +1,177 @@
+"""ONNX Runtime on the CPU: the embedded default backend."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from copy import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_trt.backends import (
+    Availability,
+    BuildOptions,
+    BuildRequest,
+    Built,
+    Progress,
+    Support,
+    refuse_build_options,
+    silent,
+)
+from pytest_trt.backends.onnxruntime.host_clock import HostClock
+from pytest_trt.backends.onnxruntime.opening import failures, message, open_session, session_options
+from pytest_trt.environment import cpu_name, version_of
+from pytest_trt.errors import RunError
+from pytest_trt.spec.model import Model
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from pytest_trt.backends import Array, Feeds, Outputs
+    from pytest_trt.spec.precision import Precision
+
+__all__ = ["CpuBackend", "CpuSession"]
+
+_SIMULATED = {"fp16": "float16", "bf16": "bfloat16"}
+
+
+class CpuBackend:
+    """ONNX Runtime's CPU provider. A plan is the optimized model as ONNX Runtime saves it."""
+
+    name = "onnxruntime-cpu"
+
+    def probe(self) -> Availability:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            return Availability(False, f'onnxruntime is not installed ({error}); pip install "pytest-trt[cpu]"')
+        return Availability(True, versions={"onnxruntime": onnxruntime.__version__})
+
+    def support(self, precision: Precision) -> Support:
+        if precision.name == "fp32":
+            return Support("native")
+        if precision.name in ("int8", "fp8"):
+            return Support(
+                "simulated",
+                f"Q/DQ pairs computed in float32 as the model writes them; latency is not that of {precision.name}",
+            )
+        if precision.name == "int4":
+            return Support(
+                "simulated", "weights rounded to int4 blocks, computed in float32; latency is not that of int4"
+            )
+        if precision.calibrator is not None:
+            return Support(
+                "unsupported",
+                f"{precision.name} is TensorRT's own calibration; --trt-precision=int8 works with any backend",
+            )
+        if precision.name in _SIMULATED:
+            low = _SIMULATED[precision.name]
+            return Support(
+                "simulated", f"computed in float32, every {low} tensor rounded to {low}; latency is not that of {low}"
+            )
+        return Support(
+            "unsupported", f"ONNX Runtime's CPU provider has no {precision.name}; run it with --trt-backend=tensorrt"
+        )
+
+    def check(self, options: BuildOptions) -> None:
+        """This backend has no build options at all."""
+        refuse_build_options(self.name, options)
+
+    def identity(self) -> dict[str, str]:
+        return {"onnxruntime": version_of("onnxruntime", "onnxruntime-gpu") or "unknown", "cpu": cpu_name()}
+
+    def build(self, request: BuildRequest, progress: Progress = silent) -> Built:
+        model = request.model
+        facts: dict[str, Any] = {}
+        support = self.support(request.precision)
+        if support.kind == "simulated":
+            facts["simulated"] = support.reason
+        low = _SIMULATED.get(request.precision.name)
+        if low:
+            from pytest_trt.spec.precision.simulate import simulate
+
+            model = Model.from_proto(simulate(model.proto, low), model.name)
+        progress(f"onnxruntime: optimizing {model.name}")
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="pytest-trt-") as folder:
+            target = Path(folder, "optimized.onnx")
+            options = session_options("all")
+            options.optimized_model_filepath = str(target)
+            # Fused into integer kernels, Q/DQ pairs give other numbers on other processors: x86 without VNNI sums
+            # uint8 x int8 products in 16 bits, which saturate (seen: cosine 0.52 on a model that has 0.9998).
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            if request.precision.name == "fp8":
+                # It drops a Relu before QuantizeLinear where the zero point says that negative values vanish, and
+                # takes that of float8 for such a one (seen in 1.31: 5 dB on a model that has 28).
+                options.add_session_config_entry("optimization.disable_specified_optimizers", "ReluQuantRewrite")
+            open_session(model, options, Path(folder))
+            plan = target.read_bytes()
+        facts["build_seconds"] = round(time.perf_counter() - started, 3)
+        facts.update(_census(plan))
+        return Built(plan, ".onnx", facts)
+
+    def load(self, plan: bytes, request: BuildRequest) -> CpuSession:  # noqa: ARG002 - the plan says all
+        return CpuSession(plan)
+
+
+def _census(plan: bytes) -> dict[str, Any]:
+    """The size of what ONNX Runtime made of the graph."""
+    import onnx
+
+    return {"plan_bytes": len(plan), "layers": len(onnx.load_model_from_string(plan).graph.node)}
+
+
+class CpuSession:
+    """A loaded plan on the CPU."""
+
+    def __init__(self, plan: bytes) -> None:
+        import onnxruntime as ort
+
+        try:
+            # The plan is optimized already; doing it again could only undo what was measured.
+            self._session: onnxruntime.InferenceSession | None = ort.InferenceSession(
+                plan, session_options("none"), providers=["CPUExecutionProvider"]
+            )
+        except failures() as error:
+            raise RunError(f"onnxruntime cannot load the plan: {message(error)}") from error
+        self._output_names = [o.name for o in self._session.get_outputs()]
+        self._staged: dict[str, Array] = {}
+
+    def run(self, feeds: Feeds) -> Outputs:
+        self.stage(feeds)
+        return dict(zip(self._output_names, self._compute(), strict=True))
+
+    def stage(self, feeds: Feeds) -> None:
+        self._staged = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+
+    def launch(self) -> None:
+        self._compute()
+
+    def _compute(self) -> list[Array]:
+        if self._session is None:
+            raise RunError("the session is closed")
+        try:
+            outputs: list[Array] = self._session.run(self._output_names, self._staged)
+        except failures() as error:
+            raise RunError(f"onnxruntime failed while running: {message(error)}") from error
+        return outputs
+
+    def clock(self) -> HostClock:
+        return HostClock()
+
+    def transfers_ms(self, feeds: Feeds) -> dict[str, float]:  # noqa: ARG002 - nothing is transferred
+        return {}
+
+    def sibling(self) -> CpuSession:
+        """Another session on the same InferenceSession, which may run in several threads at once."""
+        if self._session is None:
+            raise RunError("the session is closed")
+        other = copy(self)
+        other._staged = {}
+        return other
+
+    def close(self) -> None:
+        self._session = None
+        self._staged = {}

@@ -1,0 +1,91 @@
+"""Sessions of ONNX Runtime: their options, their opening, and the words for what went wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_trt.errors import BuildError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from pytest_trt.spec.model import Model
+
+__all__ = ["failures", "hint_for", "message", "open_session", "session_options"]
+
+
+def session_options(optimization: str) -> onnxruntime.SessionOptions:
+    """Options that all sessions share; *optimization* is ``none``, ``basic``, ``extended`` or ``all``."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # failures come as exceptions; the log would only repeat them
+    options.intra_op_num_threads = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    )
+    options.inter_op_num_threads = 1
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = {
+        "none": levels.ORT_DISABLE_ALL,
+        "basic": levels.ORT_ENABLE_BASIC,
+        "extended": levels.ORT_ENABLE_EXTENDED,
+        "all": levels.ORT_ENABLE_ALL,
+    }[optimization]
+    return options
+
+
+def open_session(model: Model, options: onnxruntime.SessionOptions, folder: Path) -> onnxruntime.InferenceSession:
+    """Open *model* on the CPU; above 2 GiB it goes through a file in *folder*. Raises BuildError."""
+    import onnxruntime as ort
+
+    source = model.serialized() if model.fits_in_memory_message else str(model.save(folder))
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except failures() as error:
+        raise BuildError(
+            f"onnxruntime cannot build {model.name!r}: {message(error)}", hint=hint_for(str(error))
+        ) from error
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """The exceptions of ONNX Runtime."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    # ONNX Runtime's own exceptions have no common base below Exception; RuntimeError covers the unnamed ones.
+    named = (
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "NotImplemented",
+        "NoSuchFile",
+        "NoModel",
+        "RuntimeException",
+        "EPFail",
+    )
+    return (*(getattr(state, n) for n in named if hasattr(state, n)), RuntimeError, ValueError)
+
+
+def message(error: Exception) -> str:
+    """What *error* says, in one line and without its codes."""
+    text = " ".join(str(error).split())
+    # "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an implementation for Foo(1) node with name 'x'"
+    return text.split(" : ", 2)[-1][:600]
+
+
+def hint_for(text: str, provider: str = "CPU") -> str | None:
+    """What to do about an error of ONNX Runtime while a session is opened, where that is known."""
+    if (
+        "is not a registered function/op" in text
+        or "Could not find an implementation" in text
+        or "NOT_IMPLEMENTED" in text
+    ):
+        return (
+            f"ONNX Runtime's {provider} provider has no kernel for this operator and type;"
+            " exclude the node from the recipe, or use another backend"
+        )
+    if "opset" in text.lower() or "ir_version" in text.lower() or "IR version" in text:
+        return "the installed onnxruntime is older than the model; export with a lower opset, or upgrade onnxruntime"
+    return None

@@ -1,0 +1,70 @@
+"""Is the engine the one that was asked for, and the one that was recorded? Census, structure and tactics.
+
+Each of the three has its own option: ``off`` looks away, ``warn`` writes a line into the report, ``fail`` fails the
+case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_trt.baselines.store import Match
+from pytest_trt.baselines.structure import structure_drift
+from pytest_trt.baselines.tactic_lock import make_lock, tactic_changes
+from pytest_trt.errors import EngineFailure
+from pytest_trt.record import Record
+from pytest_trt.settings import Settings
+
+__all__ = ["judge_against_baseline", "judge_census"]
+
+
+def judge_census(settings: Settings, record: Record, reproduce: str) -> None:
+    """Raise EngineFailure when the engine does not run in what was asked, as far as the inspector shows it."""
+    engine = record.engine or {}
+    refusal = engine.get("not_honoured")
+    if not refusal or settings.census == "off":
+        return
+    if settings.census == "warn":
+        _warn(record, f"census: {refusal}")
+        return
+    raise EngineFailure(
+        f"{record.case}: the engine does not run in {record.case.precision}", f"{refusal}\n\n{reproduce}"
+    )
+
+
+def judge_against_baseline(settings: Settings, record: Record, match: Match, reproduce: str) -> None:
+    """Compare the engine's structure and tactics with the recorded ones. Raises EngineFailure; a baseline that is
+    stale warns at most."""
+    engine, stored = record.engine or {}, match.entry or {}
+    if settings.structure != "off" and stored.get("structure") and engine.get("structure"):
+        drift = structure_drift(stored["structure"], engine["structure"])
+        for line in drift.better:
+            _note(record, "structure_better", line)
+        _settle(settings.structure, record, match, "structure", drift.worse, reproduce)
+    if settings.lock != "off" and engine.get("tactics") is not None:
+        # What is locked travels with the record, so that accepting it later needs no engine.
+        engine["lock"] = make_lock(str(engine.get("tensorrt")), engine.pop("tactics"), engine.pop("timing", None))
+        if stored.get("lock"):
+            _settle(settings.lock, record, match, "tactics", tactic_changes(stored["lock"], engine["lock"]), reproduce)
+
+
+def _settle(mode: str, record: Record, match: Match, what: str, lines: list[str], reproduce: str) -> None:
+    if not lines:
+        return
+    for line in lines:
+        _note(record, f"{what}_changed", line)
+    if mode == "fail" and match.gates:
+        evidence = [*lines, f"baseline     {match.file}", "", reproduce]
+        raise EngineFailure(f"{record.case}: the engine's {what} differ from the baseline", "\n".join(evidence))
+    shown = "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
+    _warn(record, f"{what} differ from the baseline: {shown}")
+
+
+def _warn(record: Record, text: str) -> None:
+    _note(record, "warnings", text)
+
+
+def _note(record: Record, key: str, text: str) -> None:
+    engine: dict[str, Any] = record.engine or {}
+    engine.setdefault(key, []).append(text)
+    record.engine = engine

@@ -1,0 +1,83 @@
+"""Counting launches of several sessions at once, where each launch is synchronous."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from networks import conv_net
+
+from pytest_trt.backends import BuildRequest
+from pytest_trt.backends.fake import FakeBackend
+from pytest_trt.backends.throughput import QueuedSession, measure_throughput
+from pytest_trt.errors import RunError
+from pytest_trt.spec.model import Model
+from pytest_trt.spec.precision import PRECISIONS
+from pytest_trt.spec.shapes import Profile
+
+
+class HostClock:
+    name = "host"
+
+
+class SyncSession:
+    """Notes in which thread it was launched; fails at the launch number *fails_at*."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.threads: list[int] = []
+        self.fails_at = fails_at
+
+    def clock(self) -> HostClock:
+        return HostClock()
+
+    def launch(self) -> None:
+        self.threads.append(threading.get_ident())
+        if len(self.threads) == self.fails_at:
+            raise RunError("out of luck")
+
+
+def test_each_session_launches_in_a_thread_of_its_own():
+    sessions = [SyncSession() for _ in range(3)]
+    found = measure_throughput(sessions, 0.02)
+    assert found["streams"] == 3
+    assert found["clock"] == "host"
+    assert found["seconds"] >= 0.02
+    assert found["launches"] == sum(len(one.threads) - 1 for one in sessions)  # the first one is not counted
+    assert found["per_second"] == found["launches"] / found["seconds"]
+    here = threading.get_ident()
+    for one in sessions:
+        assert one.threads[0] == here
+        assert len(set(one.threads[1:])) == 1
+    assert len({one.threads[-1] for one in sessions}) == 3
+    assert here not in {one.threads[-1] for one in sessions}
+
+
+def test_the_last_launch_counts_although_the_time_is_up():
+    sessions = [SyncSession()]
+    found = measure_throughput(sessions, 0.0)
+    assert found["launches"] == 1
+
+
+@pytest.mark.parametrize("fails_at", [1, 5])
+def test_a_failed_launch_is_raised(fails_at):
+    with pytest.raises(RunError, match="out of luck"):
+        measure_throughput([SyncSession(), SyncSession(fails_at)], 0.02)
+
+
+def test_simulated_clocks_make_up_the_throughput(conv_request):
+    backend = FakeBackend()
+    session = backend.load(backend.build(conv_request).plan, conv_request)
+    assert not isinstance(session, QueuedSession)
+    one = measure_throughput([session], 2.0)
+    two = measure_throughput([session, session.sibling()], 2.0)
+    assert one["clock"] == two["clock"] == "simulated"
+    assert one["seconds"] == 2.0
+    mean_ms = session.clock().time(session.launch, 100).mean()
+    assert one["per_second"] == pytest.approx(1e3 / mean_ms, rel=1e-3)
+    assert two["per_second"] == pytest.approx(2 * one["per_second"], rel=1e-3)
+
+
+@pytest.fixture
+def conv_request() -> BuildRequest:
+    model = Model.from_proto(conv_net(), "conv")
+    return BuildRequest(model, PRECISIONS["fp32"], Profile.fixed("b2", {"x": (2, 3, 8, 8)}))
