@@ -113,11 +113,31 @@ def flag_table() -> str:
 def _recorded() -> list[SimpleNamespace]:
     """What ``versions.py`` asks of a TensorRT module, from the recorded bindings."""
     found = []
-    for file in API.glob("*.json"):
+    for file in API.glob("[0-9]*.json"):  # the lean runtime builds nothing
         content = json.loads(file.read_text(encoding="utf-8"))
         enums = {name: SimpleNamespace(__members__=values) for name, values in content["enum_values"].items()}
-        found.append(SimpleNamespace(__version__=content["version"], **enums))
+        classes = {name: object for name in content["classes"] if name not in enums}
+        found.append(SimpleNamespace(__version__=content["version"], **classes, **enums))
     return found
+
+
+def build_table() -> str:
+    """Every build option as a manifest's key, with the TensorRT that has it."""
+    from pytest_trt.backends.tensorrt.versions.requirements import REQUIREMENTS
+    from pytest_trt.settings import options
+    from pytest_trt.spec.build_options import BuildOptions
+
+    needs: dict[str, list[str]] = {}
+    for row in REQUIREMENTS:
+        values = "/".join("on" if value is True else str(value) for value in row.values)
+        needs.setdefault(row.option, []).append(f"{values + ': ' if values else ''}{row.releases}")
+    rows = []
+    for option in options():
+        if option.name in BuildOptions.names() and option.name != "tactics":
+            meaning = option.help.replace("|", "\\|")
+            versions = "; ".join(dict.fromkeys(needs.get(option.name, ["all"])))
+            rows.append((code(f"build.{option.name}"), code(option.metavar), versions, meaning))
+    return table(("key", "value", "TensorRT", "meaning"), rows)
 
 
 def gate_table() -> str:
@@ -165,6 +185,7 @@ def gate_table() -> str:
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"options": option_table},
     "docs/precision.md": {"recipes": recipe_table, "flags": flag_table, "tolerances": tolerance_table},
+    "docs/manifest.md": {"build": build_table},
     "docs/baselines.md": {"gates": gate_table},
 }
 

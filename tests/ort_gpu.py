@@ -232,9 +232,6 @@ class Binding:
         assert device == "cuda"
         self.real.bind_output(name, "cpu", 0)
 
-    def clear_binding_outputs(self) -> None:
-        self.real.clear_binding_outputs()
-
     def get_outputs(self) -> Any:
         outputs = self.real.get_outputs()
         self.world.cuda.foreign.update(output.data_ptr() for output in outputs)

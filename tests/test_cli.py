@@ -293,7 +293,7 @@ def test_cache_explains_an_entry_against_the_one_most_like_it(cli: Cli, project:
     assert alone.code == differs.code == PASS
     assert "label    tiny-fp32-b1-fake" in alone.out
     assert "no other entry is like it" in alone.out
-    assert "(tiny-fp32-b1-fake) in:\n  profile.x: [[1,4],[1,4],[1,4]] → [[1,4],[8,4],[16,4]]" in differs.out
+    assert "(tiny-fp32-b1-fake) in:\n  profiles.0.x: [[1,4],[1,4],[1,4]] → [[1,4],[8,4],[16,4]]" in differs.out
 
 
 @pytest.mark.parametrize(

@@ -254,8 +254,10 @@ def test_every_key_of_the_manifest_is_documented() -> None:
     missing += [k for k in FIELDS if f"`{k}`" not in sections["tolerance"]]
     missing += [t for t in ("profiles", "variants") if t not in sections]
 
+    missing += [f"interface.{k}" for k in schema["interface"] if f"| `{k}` |" not in sections["interface"]]
+
     assert missing == []
-    assert set(schema) == {"model", "inputs", "latency", "build", "run"}
+    assert set(schema) == {"model", "interface", "inputs", "latency", "build", "run"}
 
 
 def test_every_exit_code_of_the_command_is_documented() -> None:

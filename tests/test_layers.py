@@ -58,7 +58,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "rich": ("report",),
     "tomli": ("spec.manifest",),
     "matplotlib": (),
-    "torch": (),
+    "torch": ("artifacts.exporters",),
+    "onnxslim": ("artifacts.graphs",),
 }
 
 # Only inside functions, wherever they are used.

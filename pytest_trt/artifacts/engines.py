@@ -53,7 +53,7 @@ def engine_key(backend: Backend, request: BuildRequest) -> Key:
             "flags_on": list(precision.flags_on),
             "flags_off": list(precision.flags_off),
         },
-        "profiles": [profile.describe() for profile in request.held_profiles],
+        "profiles": {str(i): profile.describe() for i, profile in enumerate(request.held_profiles)},
         "options": request.options.describe(),
     }
     if calibration is not None:
@@ -87,10 +87,7 @@ def obtain_engine(
             say = with_eta(progress, label, estimate(store, key, label))
             wanted = _with_calibration_cache(store, backend, replace(request, timing_cache=timings))
             built = build_plan(backend, wanted, say, isolate=isolate, timeout_s=build_timeout_s)
-            if built.calibration_cache is not None:
-                save_calibration_cache(store, backend, request, built.calibration_cache)
-            if timing_cache:
-                _keep_timings(store, backend, built, progress)
+            _keep(store, backend, request, built, progress, timings=timing_cache)
         return _payload(built)
 
     entry = store.get_or_build(key, build, label=label)
@@ -115,14 +112,17 @@ def _with_calibration_cache(store: Store, backend: Backend, request: BuildReques
     return replace(request, calibration=replace(request.calibration, cache=cache))
 
 
-def _keep_timings(store: Store, backend: Backend, built: Built, progress: Progress) -> None:
-    if built.timing_cache is None:
-        return
+def _keep(
+    store: Store, backend: Backend, request: BuildRequest, built: Built, progress: Progress, *, timings: bool
+) -> None:
+    """Keep what the next build saves time with. Minutes of building must not be lost because this fails."""
     try:
-        save_timing_cache(store, backend, built.timing_cache)
+        if timings and built.timing_cache is not None:
+            save_timing_cache(store, backend, built.timing_cache)
+        if built.calibration_cache is not None:
+            save_calibration_cache(store, backend, request, built.calibration_cache)
     except ArtifactError as error:
-        # Minutes of building must not be lost because their by-product cannot be kept.
-        progress(f"tactic timings are not kept: {error.message}")
+        progress(f"what would speed up the next build is not kept: {error.message}")
 
 
 def _payload(built: Built) -> dict[str, bytes]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKENDS",
+    "BUILD_OPTIONS",
     "Availability",
     "Backend",
     "BuildOptions",
@@ -169,8 +170,8 @@ class Session(Protocol):
         ...
 
     def sibling(self) -> Session:
-        """Another session on the same loaded engine, with a context and a stream of its own; it must be closed before
-        this one. Raises UnsupportedError where the backend has no such thing."""
+        """Another session on the same loaded engine, with a context and a stream of its own. The engine lives as long
+        as any of them. Raises UnsupportedError where the backend has no such thing."""
         ...
 
     def close(self) -> None: ...
@@ -209,8 +210,18 @@ class Backend(Protocol):
 # name on the command line -> where its ``Backend`` instance lies; imported on first use.
 BACKENDS: dict[str, tuple[str, str]] = {
     "onnxruntime-cpu": ("pytest_trt.backends.onnxruntime", "CpuBackend"),
+    "onnxruntime-cuda": ("pytest_trt.backends.onnxruntime.on_cuda", "CudaBackend"),
+    "onnxruntime-tensorrt": ("pytest_trt.backends.onnxruntime.on_tensorrt", "OrtTensorRTBackend"),
     "tensorrt": ("pytest_trt.backends.tensorrt", "TensorRTBackend"),
     "fake": ("pytest_trt.backends.fake", "FakeBackend"),
+}
+
+
+# The build options that a backend has; one without a row has none. A manifest and a marker speak to those that have
+# them, so that one test runs on every backend; what the command line asks of a backend without them is an error.
+BUILD_OPTIONS: dict[str, tuple[str, ...]] = {
+    "tensorrt": BuildOptions.names(),
+    "onnxruntime-tensorrt": ("workspace", "opt_level", "sparsity", "max_aux_streams"),
 }
 
 

@@ -102,7 +102,9 @@ def _load(folder: Path) -> tuple[Backend, BuildRequest]:
     with (folder / REQUEST_FILE).open("rb") as file:
         job = pickle.load(file)
     # Not Model.load: it checks what strangers wrote, and completes it. This is what the parent has in memory.
-    model = Model.from_proto(onnx.load(folder / "model.onnx"), **job["model"])
+    model = job["model"]
+    if not isinstance(model, Model):
+        model = Model.from_proto(onnx.load(folder / "model.onnx"), **model)
     return get_backend(job["backend"], *job["arguments"]), BuildRequest(model=model, **job["rest"])
 
 

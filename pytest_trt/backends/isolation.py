@@ -94,12 +94,14 @@ def _arguments(backend: Backend) -> tuple[str, ...]:
 
 def _write(folder: Path, backend: str, arguments: tuple[str, ...], request: BuildRequest) -> None:
     # The model as ONNX, since a pickle of it would stop at protobuf's 2 GiB; the rest is small, or arrays.
-    request.model.save(folder)
+    model: Any = request.model  # without a graph it is small, and its function is imported there again
+    if request.model.has_graph:
+        request.model.save(folder)
+        model = {"name": request.model.name, "path": request.model.path}
     rest = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "model"}
     if request.calibration is not None:
         batches = [dict(batch) for batch in request.calibration.batches]  # whatever reads them, only here it can
         rest["calibration"] = replace(request.calibration, batches=batches)
-    model = {"name": request.model.name, "path": request.model.path}
     with (folder / REQUEST_FILE).open("wb") as file:
         pickle.dump({"backend": backend, "arguments": arguments, "model": model, "rest": rest}, file)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_trt.artifacts.store import Store
-from pytest_trt.backends import Backend, Progress, get_backend, silent
+from pytest_trt.backends import BUILD_OPTIONS, Backend, Progress, get_backend, silent
 from pytest_trt.environment import Environment
-from pytest_trt.errors import BackendUnavailableError, ManifestError, TrtError, UsageError, nearest
+from pytest_trt.errors import BackendUnavailableError, ManifestError, TrtError, UnsupportedError, UsageError, nearest
 from pytest_trt.settings import Settings, options
 from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.case import AS_IS, NO_AXES, Axes, Case
@@ -22,7 +22,9 @@ from pytest_trt.spec.shapes import Profile, Shape
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.tolerance import ToleranceSet
+    from pytest_trt.artifacts.engines import StoredEngine
     from pytest_trt.spec.inputs import InputSet, Sample
+    from pytest_trt.spec.interface import Interface
     from pytest_trt.spec.model import Model
 
 __all__ = ["Catalog"]
@@ -43,6 +45,7 @@ class Catalog:
         self._models: dict[str, Model] = {}
         self._graphs: dict[tuple[str, str], Model] = {}
         self._broken: dict[str, TrtError] = {}
+        self._interfaces: dict[str, Interface] = {}
         self._inputs: dict[str, InputSet | None] = {}
         self._synthetic: dict[tuple[str, str], InputSet] = {}
 
@@ -113,7 +116,7 @@ class Catalog:
             Case(manifest.name, precision, profile, backend, tactics, graph, self._options_for(backend, axes))
             for backend in axes.backends or self.backend_names
             for graph in axes.graphs or settings.graph
-            for tactics in axes.tactics or settings.tactics
+            for tactics in self._tactics_for(backend, axes)
             for precision in precisions  # outside of the profiles: they share its typed model
             for profile in self._profile_names(manifest, axes.profiles)
         ]
@@ -123,20 +126,26 @@ class Catalog:
             self.backend(case.backend).check(self.build_options(case))
         return cases
 
+    def _tactics_for(self, backend: str, axes: Axes) -> tuple[tuple[str, ...], ...]:
+        if axes.tactics is None:
+            return self.settings.tactics
+        return axes.tactics if backend == "tensorrt" else ((),)
+
     @staticmethod
     def _options_for(backend: str, axes: Axes) -> tuple[tuple[str, str], ...]:
-        # A marker's build options are TensorRT's, as a manifest's are: the same test runs without a GPU, too.
-        return axes.options if backend == "tensorrt" else ()
+        known = BUILD_OPTIONS.get(backend, ())
+        return tuple((name, text) for name, text in axes.options if name in known)
 
     def build_options(self, case: Case) -> BuildOptions:
         """Marker > command line > manifest. Raises UsageError for a marker's value that cannot be read."""
-        of_manifest = self.manifest(case).build if case.backend == "tensorrt" else BuildOptions()
+        known = BUILD_OPTIONS.get(case.backend, ())
+        of_manifest = {name: value for name, value in self.manifest(case).build.given().items() if name in known}
         of_settings = BuildOptions.of({**vars(self.settings), "tactics": None})
         parsers = {option.name: option for option in options()}
         of_marker = BuildOptions.of(
             {name: parsers[name].read(text, f"@pytest.mark.trt: {name}") for name, text in case.options}
         )
-        return replace(of_marker.over(of_settings).over(of_manifest), tactics=case.tactics)
+        return replace(of_marker.over(of_settings).over(BuildOptions(**of_manifest)), tactics=case.tactics)
 
     def _profile_names(self, manifest: Manifest, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
         known = tuple(manifest.profiles) or (DEFAULT_PROFILE,)
@@ -159,17 +168,40 @@ class Catalog:
             raise self._broken[name].again()
         if name not in self._models:
             try:
-                self._models[name] = obtain_model(self._manifests[name], self.store, self.progress)
+                read = partial(self.plan_interface, name) if "tensorrt" in self.backend_names else None
+                self._models[name] = obtain_model(self._manifests[name], self.store, self.progress, inspect=read)
             except TrtError as error:
                 # Every case asks for it again: a large file is read, and a slow source run, once only.
                 self._broken[name] = error.again()
                 raise
         return self._models[name]
 
+    def plan_file(self, name: str) -> Path | None:
+        """The finished plan that takes the place of building on the tensorrt backend."""
+        return self.root / self.settings.engine if self.settings.engine else self._manifests[name].plan
+
+    def plan(self, name: str) -> StoredEngine:
+        """That plan, read. Raises UnsafeModelError where nobody named its digest, ManifestError where there is none."""
+        from pytest_trt.artifacts.prebuilt import read_plan
+
+        manifest, path = self._manifests[name], self.plan_file(name)
+        if path is None:
+            raise ManifestError(f"{manifest.file}: there is no plan", hint="model.plan or --trt-engine names one")
+        return read_plan(path, self.settings.trust or manifest.trust)
+
+    def plan_interface(self, name: str) -> Interface:
+        """What the plan of a model says of itself."""
+        if name not in self._interfaces:
+            backend = cast(Any, self.backend("tensorrt"))  # no other has plans
+            self._interfaces[name] = backend.interface(self.plan(name).plan, self._manifests[name].build)
+        return self._interfaces[name]
+
     def graph(self, case: Case) -> Model:
         """The model as the case's graph variant has it; the reference stays that of the untouched model."""
         if case.graph == AS_IS:
             return self.model(case.model)
+        if not self.model(case.model).has_graph:
+            raise UnsupportedError(f"{case.model} has no ONNX graph that --trt-graph={case.graph} could change")
         from pytest_trt.artifacts.graphs import obtain_graph
 
         key = (case.model, case.graph)
@@ -184,7 +216,7 @@ class Catalog:
     def profiles(self, case: Case) -> tuple[Profile, ...]:
         """All profiles of the case's model, each checked against it; a derived one where the manifest has none."""
         manifest, model = self.manifest(case), self.model(case.model)
-        found = tuple(manifest.profiles.values())
+        found = tuple(manifest.profiles.values()) or model.profiles[:1]
         if not found:
             real = self._real_inputs(manifest)
             rows = manifest.inputs_file is not None or manifest.inputs_source is not None
@@ -253,13 +285,18 @@ class Catalog:
         self, case: Case, shapes: Mapping[str, Shape], limit: int | None
     ) -> tuple[list[Sample], list[dict[str, Any]], str]:
         """The samples at *shapes*, their expected outputs (stored ones, else the reference's), and who made these."""
+        from pytest_trt.artifacts.called_reference import obtain_called_reference
         from pytest_trt.artifacts.references import obtain_reference
 
         samples, fingerprint = self.samples(case, shapes, limit)
         stored = [sample.expected for sample in samples]
         if all(stored):
             return samples, [dict(outputs) for outputs in stored if outputs], "stored outputs"
-        reference = obtain_reference(self.store, self.model(case.model), samples, fingerprint, self.progress)
+        manifest, model = self.manifest(case), self.model(case.model)
+        if manifest.reference or not model.has_graph:
+            reference = obtain_called_reference(self.store, manifest, model, samples, fingerprint, self.progress)
+        else:
+            reference = obtain_reference(self.store, model, samples, fingerprint, self.progress)
         return samples, list(reference.outputs), reference.origin
 
     def tolerance(self, case: Case, overrides: Mapping[str, Any] | None = None, origin: str = "") -> ToleranceSet:

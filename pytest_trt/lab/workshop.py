@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends import BuildRequest, Calibration, Progress, Session, silent
-from pytest_trt.errors import RunError, UnsupportedError
+from pytest_trt.errors import RunError, UnsupportedError, UsageError
 from pytest_trt.lab.catalog import Catalog
 from pytest_trt.settings import Settings
 from pytest_trt.spec.case import Case
+from pytest_trt.spec.interface import hold
+from pytest_trt.spec.manifest import WHILE_LOADING
 from pytest_trt.spec.precision import Precision, RecipeResult, apply_recipe, get_precision
 from pytest_trt.spec.shapes import Shape
 
@@ -45,6 +47,10 @@ class Workshop(Catalog):
         """The model after its precision's recipe, and what the recipe did. Raises PrecisionError."""
         from pytest_trt.spec.model import Model
 
+        untyped = self.model(case.model)
+        if not untyped.has_graph or self.is_prebuilt(case):
+            why = "not applied: the plan is built" if self.is_prebuilt(case) else "not applied: there is no ONNX graph"
+            return untyped, RecipeResult(untyped.proto, False, {"recipe": why})
         key = (case.model, case.precision, case.graph)
         if key not in self._typed:
             precision, model = get_precision(case.precision), self.graph(case)
@@ -91,9 +97,20 @@ class Workshop(Catalog):
         samples, fingerprint = self._calibration_samples(case, limit)
         return Calibration(algorithm, [sample.feeds for sample in samples], fingerprint)
 
+    def is_prebuilt(self, case: Case) -> bool:
+        """Whether *case* runs a finished plan in place of building one."""
+        return case.backend == "tensorrt" and self.plan_file(case.model) is not None
+
     def request(self, case: Case) -> BuildRequest:
         """Everything the backend needs to build *case*. Raises UnsupportedError and UsageError."""
         backend = self.backend(case.backend)
+        if self.is_prebuilt(case):
+            useless = sorted(set(self.build_options(case).given()) - set(WHILE_LOADING))
+            if useless:
+                raise UsageError(f"{case}: {useless[0]} cannot change a plan, which is built already")
+            return self.blueprint(case)
+        if case.backend != "tensorrt" and not self.model(case.model).has_graph:
+            raise UnsupportedError(f"{case.model} has no ONNX graph: only the tensorrt backend can run it")
         support = backend.support(get_precision(case.precision))
         if support.kind == "unsupported":
             raise UnsupportedError(support.reason)
@@ -104,8 +121,19 @@ class Workshop(Catalog):
         """What ``request`` returns, without asking the backend whether it could build it."""
         wanted = self.build_options(case)
         together = self.profiles(case) if wanted.profiles_per_engine == "all" else ()
+        if self.is_prebuilt(case):
+            together = hold(self.profile(case), self.plan_interface(case.model).profiles)
         model, precision = self.typed_model(case)[0], get_precision(case.precision)
-        return BuildRequest(model, precision, self.profile(case), wanted, together, tactic_lock=self.tactic_lock(case))
+        built_here = not self.is_prebuilt(case)
+        return BuildRequest(
+            model,
+            precision,
+            self.profile(case),
+            wanted,
+            together,
+            calibration=self._calibration(case) if built_here else None,
+            tactic_lock=self.tactic_lock(case) if built_here else {},
+        )
 
     def tactic_lock(self, case: Case) -> Mapping[str, tuple[int, float]]:  # noqa: ARG002 - the Lab's knows baselines
         """What a build of *case* must follow; nothing here."""
@@ -134,9 +162,19 @@ class Workshop(Catalog):
 
     def build(self, case: Case) -> Built:
         """Build the case from nothing: no engine cache, no timing cache. Raises BuildError."""
-        request = self.request(case)
+        from pytest_trt.backends.isolation import build
+
+        if self.is_prebuilt(case):
+            raise UsageError(f"{case}: a finished plan is not built", hint="leave --trt-builds out")
+        request, settings = self.request(case), self.settings
         with self.device_lock(case.backend):
-            return self.backend(case.backend).build(request, self.progress)
+            return build(
+                self.backend(case.backend),
+                request,
+                self.progress,
+                isolate=settings.isolate,
+                timeout_s=settings.build_timeout,
+            )
 
     def engine(self, case: Case) -> tuple[StoredEngine, Session]:
         """The case's engine, built or cached, and loaded; one is loaded at a time. Raises BuildError, RunError."""
@@ -145,9 +183,10 @@ class Workshop(Catalog):
         if self._engine is None or self._engine[0] != case:
             self.close()
             backend, request = self.backend(case.backend), self.request(case)
-            stored = obtain_engine(
+            stored = self.plan(case.model) if self.is_prebuilt(case) else obtain_engine(
                 self.store, backend, request, label=case.id, progress=self.progress,
                 exclusive=lambda: self.device_lock(case.backend), timing_cache=self.settings.timing_cache == "on",
+                isolate=self.settings.isolate, build_timeout_s=self.settings.build_timeout,
             )  # fmt: skip
             self._engine = case, stored, backend.load(stored.plan, request)
         return self._engine[1], self._engine[2]

@@ -1,12 +1,15 @@
 """The verdict on two latencies. Pure.
 
-Both medians are uncertain: by what shows within a run (``Summary.median_se``) and by what cannot show there. The
-second is given as a documented prior at three levels: between processes; between loads of one plan, which differ for
-a reason that no reading shows (more loads make it smaller); between builds of one model (other tactics). The interval
-of the ratio is normal on the logarithm::
+Medians are compared on the logarithm. Their uncertainty has two parts: what the samples show, and what they cannot
+show, for which a prior stands in (``priors``) until repeats or recorded history show it::
 
-    ln(candidate / baseline) ± z · sqrt(side_c² + side_b²),  z = 1.96
-    side² = median_se² + between_processes² + between_loads² / loads   [+ between_builds² where plans differ]
+    ln(candidate / baseline) ± t · sqrt(side_c² + side_b²)
+    side² = m² · repeat² / repeats      [+ builds² where the plans differ]
+
+``repeat²`` is the variance of one repeat's median: the prior and the noise within the repeat, replaced step by step
+by the spread that is seen between repeats. m = 1 for one or two repeats, and up to 1.25 for more: the median of the
+repeats' medians is less certain than their mean, but one odd repeat does not move it. t has as many degrees of
+freedom as were seen; a prior is taken for known.
 
 FAIL when the whole interval lies above 1 + threshold, PASS when it lies below, INCONCLUSIVE otherwise.
 """
@@ -14,107 +17,139 @@ FAIL when the whole interval lies above 1 + threshold, PASS when it lies below, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args
 
-from pytest_trt.latency.stats import Summary
+from pytest_trt.latency.evidence import Evidence, Repeats, Side, of_pairs, of_summary, weigh
+from pytest_trt.latency.priors import PRIORS, Prior
+from pytest_trt.latency.stats import Summary, as_repeats, summarize
+from pytest_trt.latency.student import t_quantile
+from pytest_trt.latency.verdict import Outcome, Verdict
 
-__all__ = ["BETWEEN_BUILDS", "BETWEEN_LOADS", "BETWEEN_PROCESSES", "Outcome", "Verdict", "decide"]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-# Relative standard deviations of medians, by clock. Between fresh processes that load one plan into an otherwise empty
-# GPU: NVIDIA H200 with a CUDA graph 0.03–0.06 %, plain enqueue 0.4–0.6 %; ONNX Runtime on a shared 2-core machine
-# 36–38 %. Rounded up, since other machines were not recorded.
-BETWEEN_PROCESSES = {"graph": 0.002, "sync": 0.01, "host": 0.38, "simulated": 0.0}
+    Samples: TypeAlias = ArrayLike | Sequence[ArrayLike] | Summary
+    Key = TypeVar("Key", bound=Hashable)
 
-# The same plan loaded again, in a process that has used the GPU before: 32 engines on an H200, measured when they
-# were built and again from the cache, differed by 0.5 % in the median, 7.6 % at most, at one and the same clock.
-BETWEEN_LOADS = {"graph": 0.015, "sync": 0.015, "host": 0.0, "simulated": 0.0}
+__all__ = ["Outcome", "Verdict", "decide", "decide_all"]
 
-# Builds of one model, which may choose other tactics: 1.5 and 2.2 % for two models rebuilt on an NVIDIA H200. A
-# plan of another digest is judged at this level.
-BETWEEN_BUILDS = 0.022
-
-_Z = 1.96
+_TAIL = 0.025
 _Z_POWER = 1.645  # one-sided 95 %
 
 
-class Outcome(str, Enum):
-    """PASS: no regression of the threshold's size. FAIL: a regression. INCONCLUSIVE: the data cannot tell."""
+def decide(
+    baseline: Samples,
+    candidate: Samples,
+    *,
+    threshold: float,
+    clock: str,
+    paired: bool = False,
+    rebuilt: bool = False,
+    repeats: Repeats = "processes",
+    history: Sequence[float] = (),
+    comparisons: int = 1,
+    prior: Prior | None = None,
+) -> Verdict:
+    """Judge *candidate* against *baseline*; *threshold* is the share that counts as a regression (0.03 is 3 %).
 
-    PASS = "pass"
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
+    Both are durations in ms: (samples,), (repeats, samples), a list of arrays of different lengths, or a Summary.
+    *paired*: the sides were interleaved in one process per repeat; sample i of one is judged against sample i of the
+    other. *repeats* says what a repeat is: a fresh process, a ``"loads"`` of the plan within one process that did
+    other things before, or another of several ``"builds"``. *rebuilt*: the sides are two plans, one build each.
 
+    *clock* selects the prior (``graph``, ``sync``, ``host``, ``simulated``), *prior* is another one. *history* are
+    medians in ms of earlier repeats of the same code (of whole runs with ``"loads"``; the ratios of equal sides with
+    *paired*): the prior loses weight with each of them, and in the end has none (from 9 on; 21 on the host clock).
+    *comparisons* is the number of cases in this run: FAIL and ``improved`` are corrected for it (Bonferroni).
 
-@dataclass(frozen=True)
-class Verdict:
-    """``ratio`` is candidate / baseline with its 95 % interval ``low``–``high``; ``detectable`` is the smallest
-    slowdown (a share: 0.05 is 5 %) that this data would turn red with 95 % probability."""
-
-    outcome: Outcome
-    ratio: float
-    low: float
-    high: float
-    threshold: float
-    detectable: float
-    clock: str
-    rebuilt: bool = False
-
-    @property
-    def level(self) -> str:
-        """The level of noise that this was judged against."""
-        return (
-            "between builds: the plan is another one than the baseline's"
-            if self.rebuilt
-            else "between loads of one plan"
-        )
-
-    @property
-    def sentence(self) -> str:
-        """One plain sentence."""
-        change = (
-            f"{self.ratio - 1:+.1%} against the baseline (95 % interval {self.low - 1:+.1%} to {self.high - 1:+.1%})"
-        )
-        said = {
-            Outcome.PASS: f"no slowdown above {self.threshold:.1%}",
-            Outcome.FAIL: f"slower by more than {self.threshold:.1%}",
-            Outcome.INCONCLUSIVE: (
-                f"cannot tell whether slower by {self.threshold:.1%}; a slowdown of {self.detectable:.0%} would be seen"
-            ),
-        }[self.outcome]
-        improved = "; faster beyond noise" if self.high < 1 else ""
-        return f"{change}: {said}{improved}"
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "outcome": self.outcome.value,
-            **{k: round(getattr(self, k), 5) for k in ("ratio", "low", "high", "threshold", "detectable")},
-            "clock": self.clock,
-            "level": self.level,
-            "sentence": self.sentence,
-        }
-
-
-def decide(baseline: Summary, candidate: Summary, *, threshold: float, clock: str, rebuilt: bool = False) -> Verdict:
-    """Judge *candidate* against *baseline*; *threshold* is the share that counts as a regression.
-
-    *clock* names the prior (see BETWEEN_PROCESSES); *rebuilt* says that the two plans differ.
-    Raises ValueError for an unknown clock or a threshold ≤ 0.
+    Raises ValueError for an unknown clock, a threshold or a count that is not positive, and samples that are none.
     """
-    if not threshold > 0:  # nan as well
+    evidence = _evidence(baseline, candidate, clock, paired, rebuilt, repeats, history, prior)
+    return _judge(evidence, threshold, clock, rebuilt, comparisons)
+
+
+def decide_all(
+    cases: Mapping[Key, tuple[Samples, Samples]],
+    *,
+    threshold: float,
+    clock: str,
+    paired: bool = False,
+    rebuilt: bool = False,
+    repeats: Repeats = "processes",
+    history: Mapping[Key, Sequence[float]] | None = None,
+    prior: Prior | None = None,
+) -> dict[Key, Verdict]:
+    """Judge the cases of one run, each a (baseline, candidate), as ``decide`` does, corrected for their number.
+
+    Holm's procedure: a case turns red when it would as one of all cases, or as one of those that have not turned red
+    yet. *history* is per case. With all cases unchanged, 2.5 % of such runs turn red, however many cases there are.
+    """
+    known = history or {}
+    evidence = {
+        key: _evidence(*sides, clock, paired, rebuilt, repeats, known.get(key, ()), prior)
+        for key, sides in cases.items()
+    }
+    found: dict[Key, Verdict] = {}
+    while left := [key for key in cases if key not in found]:
+        verdicts = {key: _judge(evidence[key], threshold, clock, rebuilt, len(left)) for key in left}
+        red = {key: verdict for key, verdict in verdicts.items() if verdict.outcome is Outcome.FAIL}
+        found |= red or verdicts
+    return {key: found[key] for key in cases}
+
+
+def _evidence(
+    baseline: Samples,
+    candidate: Samples,
+    clock: str,
+    paired: bool,
+    rebuilt: bool,
+    repeats: Repeats,
+    history: Sequence[float],
+    prior: Prior | None,
+) -> Evidence:
+    if clock not in PRIORS:
+        raise ValueError(f"unknown clock {clock!r}; known: {', '.join(PRIORS)}")
+    if repeats not in get_args(Repeats):
+        raise ValueError(f"unknown repeats {repeats!r}; known: {', '.join(get_args(Repeats))}")
+    earlier = [float(value) for value in history]
+    if not all(0 < value < math.inf for value in earlier):
+        raise ValueError("the medians of history must be finite and positive")
+    how: dict[str, Any] = {"prior": prior or PRIORS[clock], "repeats": repeats, "rebuilt": rebuilt, "history": earlier}
+    if paired:
+        if isinstance(baseline, Summary) or isinstance(candidate, Summary):
+            raise ValueError("paired sides are judged sample by sample: give the samples, not a Summary")
+        pair = of_pairs(as_repeats(baseline), as_repeats(candidate))
+        return weigh([pair], pair.log_median, **how)
+    sides = [_side(baseline), _side(candidate)]
+    return weigh(sides, sides[1].log_median - sides[0].log_median, **how)
+
+
+def _side(samples: Samples) -> Side:
+    return of_summary(samples if isinstance(samples, Summary) else summarize(samples))
+
+
+def _judge(evidence: Evidence, threshold: float, clock: str, rebuilt: bool, comparisons: int) -> Verdict:
+    if not 0 < threshold < math.inf:  # nan as well
         raise ValueError(f"threshold must be positive, got {threshold}")
-    if clock not in BETWEEN_PROCESSES:
-        raise ValueError(f"unknown clock {clock!r}; known: {', '.join(BETWEEN_PROCESSES)}")
-    sides = [
-        side.median_se**2 + BETWEEN_PROCESSES[clock] ** 2 + BETWEEN_LOADS[clock] ** 2 / side.loads
-        for side in (baseline, candidate)
-    ]
-    builds = 2 * BETWEEN_BUILDS**2 if rebuilt and clock != "simulated" else 0.0
-    sigma = math.sqrt(sum(sides) + builds)
-    log_ratio = math.log(candidate.median_ms / baseline.median_ms)
-    low, high = math.exp(log_ratio - _Z * sigma), math.exp(log_ratio + _Z * sigma)
+    if comparisons < 1:
+        raise ValueError(f"comparisons must be at least 1, got {comparisons}")
+    one = t_quantile(1 - _TAIL, evidence.dof) * evidence.sigma
+    all_of_them = t_quantile(1 - _TAIL / comparisons, evidence.dof) * evidence.sigma
+    low, high = math.exp(evidence.log_ratio - all_of_them), math.exp(evidence.log_ratio + one)
     limit = 1 + threshold
-    outcome = Outcome.FAIL if low > limit else Outcome.PASS if high < limit else Outcome.INCONCLUSIVE
-    detectable = limit * math.exp((_Z + _Z_POWER) * sigma) - 1
-    return Verdict(outcome, math.exp(log_ratio), low, high, threshold, detectable, clock, rebuilt)
+    return Verdict(
+        outcome=Outcome.FAIL if low > limit else Outcome.PASS if high < limit else Outcome.INCONCLUSIVE,
+        ratio=math.exp(evidence.log_ratio),
+        low=low,
+        high=high,
+        threshold=threshold,
+        detectable=limit * math.exp(all_of_them + _Z_POWER * evidence.sigma) - 1,
+        clock=clock,
+        rebuilt=rebuilt,
+        improved=evidence.log_ratio + all_of_them < 0,
+        noise=evidence.noise,
+        noise_level=evidence.noise_level,
+        noise_source=evidence.noise_source,
+        comparisons=comparisons,
+    )

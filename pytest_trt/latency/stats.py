@@ -9,21 +9,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Summary", "summarize"]
+__all__ = ["Summary", "as_repeats", "batch_count", "median_error", "summarize"]
 
-_BATCHES = 20
+_MAX_BATCHES = 20
+_MIN_PER_BATCH = 4
+_FEWEST_FOR_BATCHES = 20
+_FEWEST_FOR_RANKS = 6
+_Z = 1.96
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Durations in ms, of one load of the engine or of several.
+    """Durations in ms, of one repeat or of several: loads of an engine, processes, builds.
 
-    ``median_ms`` is the median of the loads' medians, which one odd load does not move; the other figures are of
-    all samples together. ``cov`` is standard deviation over mean. ``median_se`` is the relative standard error of
-    the median as far as *this run* shows it: drift within a load (medians of stretches) and the spread between its
-    loads, whichever is larger; 0 when there is one sample.
+    ``median_ms`` is the median of the repeats' medians, which one odd repeat does not move; the other figures are of
+    all samples together. ``cov`` is standard deviation over mean. ``loads`` is the number of repeats.
+
+    Relative errors, as far as these samples show them: ``within_se`` of the median of one repeat (drift and
+    autocorrelation included), ``between_sd`` the spread of the repeats' medians, ``median_se`` of ``median_ms`` from
+    both, whichever is larger. They are 0 where there is one sample, or one repeat.
     """
 
     count: int
@@ -37,6 +45,8 @@ class Summary:
     cov: float
     median_se: float
     loads: int = 1
+    within_se: float = 0.0
+    between_sd: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Rounded to 5 significant digits: noise below that only makes diffs."""
@@ -45,30 +55,33 @@ class Summary:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Summary:
         """Read what ``to_json`` wrote; other keys are ignored."""
-        return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+        found = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        if "within_se" not in found and "median_se" in found:
+            # Written before the two were kept apart: all of it counts as noise within the repeats.
+            found["within_se"] = found["median_se"] * math.sqrt(found.get("loads", 1))
+        return cls(**found)
 
 
-def summarize(*loads: ArrayLike) -> Summary:
-    """Summarize durations in ms: one array per load of the engine, each in the order in which it was taken.
+def summarize(*samples: ArrayLike | Sequence[ArrayLike]) -> Summary:
+    """Summarize durations in ms, each repeat in the order in which it was taken.
 
-    Percentiles are linear interpolations. Raises ValueError for no samples, and for durations that are not
-    finite and positive.
+    ``summarize(array)`` takes one repeat, shape (samples,), or several, shape (repeats, samples); a list of arrays of
+    different lengths is several. ``summarize(*arrays)`` is the same, one argument per repeat. Percentiles are linear
+    interpolations. Raises ValueError for no samples, and for durations that are not finite and positive.
     """
-    arrays = [np.asarray(samples, dtype=np.float64).ravel() for samples in loads]
-    if not arrays or any(array.size == 0 for array in arrays):
+    repeats = [repeat for argument in samples for repeat in as_repeats(argument)]
+    if not repeats:
         raise ValueError("there are no samples")
-    values = np.concatenate(arrays)
-    if not (np.isfinite(values).all() and (values > 0).all()):
-        raise ValueError("durations must be finite and positive")
-    medians = np.array([np.median(array) for array in arrays])
-    median = float(np.median(medians))
+    values = np.concatenate(repeats)
+    logs = np.log([np.median(repeat) for repeat in repeats])
     p90, p95, p99 = np.percentile(values, [90, 95, 99])
     mean = values.mean()
-    within = math.sqrt(sum(_median_standard_error(array) ** 2 for array in arrays)) / len(arrays)
-    between = float(medians.std(ddof=1)) / math.sqrt(len(medians)) if len(medians) > 1 else 0.0
+    count = len(repeats)
+    within = math.sqrt(sum(median_error(np.log(repeat)) ** 2 for repeat in repeats) / count)
+    between = float(logs.std(ddof=1)) if count > 1 else 0.0
     return Summary(
         count=int(values.size),
-        median_ms=median,
+        median_ms=float(np.median([np.median(repeat) for repeat in repeats])),
         mean_ms=float(mean),
         min_ms=float(values.min()),
         max_ms=float(values.max()),
@@ -76,18 +89,54 @@ def summarize(*loads: ArrayLike) -> Summary:
         p95_ms=float(p95),
         p99_ms=float(p99),
         cov=float(values.std() / mean),
-        median_se=max(within, between) / median,
-        loads=len(arrays),
+        median_se=max(within, between) / math.sqrt(count),
+        loads=count,
+        within_se=within,
+        between_sd=between,
     )
 
 
-def _median_standard_error(values: NDArray[np.float64]) -> float:
-    # Neighbouring samples are correlated (clocks, caches): medians of whole stretches show that, single
-    # samples do not. A median of few samples is less certain than their mean: 1.2533 σ/√n is the textbook value,
-    # which medians of stretches of three or fewer do not contain yet.
-    batches = np.array_split(values, min(_BATCHES, values.size))
-    medians = np.array([np.median(batch) for batch in batches])
-    if medians.size < 2:
-        return 0.0
-    factor = 1.2533 if values.size <= 3 * _BATCHES else 1.0
-    return float(factor * medians.std(ddof=1) / np.sqrt(medians.size))
+def as_repeats(samples: ArrayLike | Sequence[ArrayLike]) -> list[NDArray[np.float64]]:
+    """The repeats in *samples*: shape (samples,), (repeats, samples), or a sequence of 1-d arrays of any lengths.
+
+    Raises ValueError for no samples, more dimensions, and durations that are not finite and positive.
+    """
+    array = samples if isinstance(samples, (list, tuple)) else np.asarray(samples)
+    if len(array) == 0:
+        raise ValueError("there are no samples")
+    repeats = [np.asarray(part, dtype=np.float64) for part in (array if np.ndim(array[0]) else [array])]
+    if any(repeat.ndim != 1 for repeat in repeats):
+        raise ValueError("samples are durations, (samples,), or repeats of them, (repeats, samples)")
+    if any(repeat.size == 0 for repeat in repeats):
+        raise ValueError("there are no samples")
+    if not all(np.isfinite(repeat).all() and (repeat > 0).all() for repeat in repeats):
+        raise ValueError("durations must be finite and positive")
+    return repeats
+
+
+def batch_count(count: int) -> int:
+    """In how many stretches a series of *count* samples is cut to see drift; 0 where it is too short for that."""
+    return min(_MAX_BATCHES, count // _MIN_PER_BATCH) if count >= _FEWEST_FOR_BATCHES else 0
+
+
+def median_error(values: NDArray[np.float64]) -> float:
+    """The standard error of the median of *values*, a series in the order in which it was taken; 0 for one value.
+
+    How uncertain the median's *rank* is comes from batch means: the share of samples above the median scatters
+    between stretches of the series, by chance alone if samples are independent, by more if they hang together or
+    drift. What that rank interval is worth is read from the sorted samples. So an outlier counts as one sample
+    above, however far off it is, and a second mode counts as soon as the interval reaches it.
+    """
+    count = values.size
+    if count < _FEWEST_FOR_RANKS:
+        # No rank interval holds the median of so few with 95 %. 1.2533 σ/√n is the textbook value for a normal.
+        return float(1.2533 * values.std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
+    variance = 0.25 / count
+    batches = batch_count(count)
+    if batches:
+        above = 0.5 + 0.5 * np.sign(values - np.median(values))
+        shares = np.array([batch.mean() for batch in np.array_split(above, batches)])
+        variance = max(variance, float(shares.var(ddof=1)) / batches)
+    reach = _Z * math.sqrt(variance)
+    low, high = np.quantile(values, [max(0.0, 0.5 - reach), min(1.0, 0.5 + reach)])
+    return float((high - low) / (2 * _Z))

@@ -59,26 +59,26 @@ def trt_case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture
-def trt_engine(trt_lab: Lab, trt_case: Case) -> Session:
+def trt_engine(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> Session:
     """The case's engine, built or taken from the cache, and loaded: ``trt_engine.run({"x": array})``.
 
     It is the Lab's to close. A case that its backend cannot run skips the test with the reason.
     """
-    return as_text(lambda: trt_lab.engine(trt_case)[1])
+    return as_text(request.node, lambda: trt_lab.engine(trt_case)[1])
 
 
 @pytest.fixture
-def trt_inputs(trt_lab: Lab, trt_case: Case) -> list[Sample]:
+def trt_inputs(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> list[Sample]:
     """The input samples at the profile's opt shapes; ``sample.feeds`` maps input names to arrays."""
     limit = trt_lab.settings.samples
-    return as_text(lambda: trt_lab.samples(trt_case, trt_lab.profile(trt_case).at("opt"), limit)[0])
+    return as_text(request.node, lambda: trt_lab.samples(trt_case, trt_lab.profile(trt_case).at("opt"), limit)[0])
 
 
 @pytest.fixture
-def trt_reference(trt_lab: Lab, trt_case: Case) -> list[dict[str, Any]]:
+def trt_reference(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> list[dict[str, Any]]:
     """The expected outputs of ``trt_inputs``, one mapping of output names to arrays per sample."""
     limit = trt_lab.settings.samples
-    return as_text(lambda: trt_lab.expected(trt_case, trt_lab.profile(trt_case).at("opt"), limit)[1])
+    return as_text(request.node, lambda: trt_lab.expected(trt_case, trt_lab.profile(trt_case).at("opt"), limit)[1])
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ def add_record(item: pytest.Item, record: Record) -> None:
     item.stash.setdefault(RECORDS, []).append(record)
 
 
-def as_text(act: Callable[[], _T]) -> _T:
-    """Run *act*; what the user can act on fails the test as text, what cannot run here skips it."""
+def as_text(item: pytest.Item, act: Callable[[], _T]) -> _T:
+    """Run *act* for *item*; what the user can act on fails the test as text, what cannot run here skips it."""
     __tracebackhide__ = True
     try:
         return act()
@@ -45,6 +45,7 @@ def as_text(act: Callable[[], _T]) -> _T:
     # Outside of the except clause, so that the cause is not printed as a chain of tracebacks.
     if isinstance(broken, UnsupportedError):
         pytest.skip(broken.message)
+    _attach(item, getattr(broken, "log", ""))
     pytest.fail(str(broken), pytrace=False)
 
 

@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["EXPORTERS", "MANIFEST_NAME", "Manifest"]
+__all__ = ["EXPORTERS", "MANIFEST_NAME", "WHILE_LOADING", "Manifest"]
 
 MANIFEST_NAME = "trt.toml"
 EXPORTERS = ("torchscript", "dynamo")
@@ -49,7 +49,7 @@ _SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
         "allow_nonfinite": (bool,),
         "synthetic": (bool,),
     },
-    "build": dict.fromkeys(BuildOptions.names(), (str, int, bool, list, dict)),  # read by the options' own parsers
+    "build": dict.fromkeys((n for n in BuildOptions.names() if n != "tactics"), (str, int, bool, list, dict)),  # read by the options' own parsers
     "latency": {"threshold": (int, float)},
     "run": {"precisions": (list,), "profiles": (list,)},
 }
@@ -69,7 +69,7 @@ _LIMITS = {
     "block_size": (64, 128),
 }
 # Build options that a finished plan can need as well.
-_WHILE_LOADING = ("plugins", "lean_runtime", "version_compatibility", "strip_plan")
+WHILE_LOADING = ("plugins", "lean_runtime", "version_compatibility", "strip_plan")
 _TABLES = (*_SCHEMA, "profiles", "precision", "tolerance", "variants")
 
 
@@ -239,8 +239,6 @@ class _Reader:
         parsers = {option.name: option for option in options()}
         values: dict[str, Any] = {}
         for name, value in build.items():
-            if name == "tactics":
-                raise self.error("build.tactics spans an axis of cases", hint="use --trt-tactics")
             try:
                 values[name] = parsers[name].read(as_text(value), f"build.{name}")
             except UsageError as error:
@@ -281,7 +279,7 @@ class _Reader:
             )
         if "trust" in model and "plan" not in model:
             raise self.error("model.trust is the digest of a plan, and there is no model.plan")
-        useless = sorted(set(table.get("build", {})) - set(_WHILE_LOADING)) if "plan" in model else []
+        useless = sorted(set(table.get("build", {})) - set(WHILE_LOADING)) if "plan" in model else []
         if useless:
             raise self.error(f"build.{useless[0]} cannot change model.plan, which is built already")
         if {"file", "source"} <= set(table.get("inputs", {})):

@@ -13,7 +13,7 @@ import pytest
 from test_tensorrt_contract import DYNAMIC, WEIGHT, X, loaded, matmul, request_for
 
 from pytest_trt.backends import BuildOptions, BuildRequest, Calibration
-from pytest_trt.backends.tensorrt.requirements import REQUIREMENTS
+from pytest_trt.backends.tensorrt.versions.requirements import REQUIREMENTS
 from pytest_trt.errors import BuildError, RunError, UnsupportedError, UsageError
 from pytest_trt.spec.build_options import IoFormat
 from pytest_trt.spec.model import Model

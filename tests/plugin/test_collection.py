@@ -63,7 +63,7 @@ def test_a_model_named_by_its_file_is_tested_as_its_manifest_says(run: Run) -> N
         ("[model\n", "*trt.toml: cannot be read*"),
         ("[profiles.b1]\nx = {min = [1, 4]}\n", "*profiles.b1.x must be a shape*"),
         ("[model]\nvariant = 'smal'\n[variants.small]\n", "*model.variant names 'smal'*\n*did you mean 'small'?*"),
-        ("[build]\nworkspace_mb = true\n", "*build.workspace_mb must be int, not bool*"),
+        ("[build]\nworkspace = true\n", "*build.workspace: cannot use 'on': a size such as*"),
     ],
 )
 def test_a_wrong_manifest_is_one_failed_item_and_the_rest_goes_on(

@@ -264,7 +264,7 @@ def test_timings_that_cannot_be_kept_cost_no_engine(request_: BuildRequest) -> N
     engine = obtain_engine(store, StubBackend(), request_, label="tiny", progress=said.append)
 
     assert engine.plan == b"plan 1"
-    assert said == ["tactic timings are not kept: no space left on device"]
+    assert said == ["what would speed up the next build is not kept: no space left on device"]
     assert count(store, "engine") == 1
 
 

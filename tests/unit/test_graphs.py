@@ -111,7 +111,7 @@ def test_a_variant_is_made_once_and_anew_for_another_model_or_variant(tmp_path: 
     first, other = Model.from_proto(conv_net(), "net"), Model.from_proto(folding(), "net")
     made = [
         obtain_graph(store, which, graph, said.append)
-        for which, graph in ((first, "ort-basic"), (first, "ort-basic"), (other, "ort-basic"), (first, "opset=19"))
+        for which, graph in ((first, "ort-basic"), (first, "ort-basic"), (other, "ort-basic"), (first, "ort-extended"))
     ]
 
     assert len(said) == 3
@@ -172,6 +172,19 @@ class Slim:
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
+
+
+def test_a_simplifier_that_works_in_place_changes_a_copy(monkeypatch: pytest.MonkeyPatch):
+    class InPlace(Slim):
+        def slim(self, proto: onnx.ModelProto) -> onnx.ModelProto:
+            proto.producer_name = "slim"
+            return proto
+
+    monkeypatch.setitem(sys.modules, "onnxslim", InPlace(None))
+    proto = folding()
+
+    assert make(proto, "simplified").producer_name == "slim"
+    assert proto.producer_name == ""
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_a_bare_model(tmp_path: Path, file: str, name: str):
             "build.workspace: cannot use '-1': a size such as 512MB, 20GB or a number of bytes is wanted; units are KB, MB, GB, B",
             None,
         ),
-        ("[build]\ntactics = ['-A']\n", "build.tactics spans an axis of cases", "use --trt-tactics"),
+        ("[build]\ntactics = ['-A']\n", "unknown key 'tactics' in [build]", "did you mean 'max_tactics'?"),
         (
             "[build]\nio_formats = ['x=A:B:C']\n",
             "build.io_formats: cannot use 'x=A:B:C': 'x=A:B:C' is not TENSOR=LAYOUT or TENSOR=DTYPE:LAYOUT, e.g. x=HALF:CHW16",

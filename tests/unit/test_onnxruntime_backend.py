@@ -12,6 +12,7 @@ from networks import BFLOAT16, conv_net, find, layer_norm, model, node, run, wei
 
 from pytest_trt.backends import BuildOptions, BuildRequest, get_backend
 from pytest_trt.backends.onnxruntime import CpuBackend, CpuSession, GraphRunner, HostClock
+from pytest_trt.backends.onnxruntime.opening import message
 from pytest_trt.errors import BuildError, RunError, UsageError
 from pytest_trt.spec.model import Model
 from pytest_trt.spec.precision import PRECISIONS, Precision, apply_recipe, get_precision
@@ -311,3 +312,19 @@ def test_a_tensor_that_is_not_there():
 def test_the_graph_runner_names_its_failures():
     with pytest.raises(RunError, match="onnxruntime failed while running the reference: "):
         GraphRunner(Model.from_proto(conv_net(), "net")).run({"x": np.zeros((1, 4, 8, 8), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find\n it", "NOT_IMPLEMENTED : Could not find it"),
+        (
+            "/x/cuda_call.cc:121 std::conditional_t<THRW, void, Status> CudaCall(...) CUDA failure 35: CUDA driver"
+            " version is insufficient for CUDA runtime version ; GPU=-1 ; hostname=somewhere ; expr=cudaSetDevice(0);",
+            "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version",
+        ),
+        ("plain words", "plain words"),
+    ],
+)
+def test_the_words_of_an_error_are_what_is_left_of_it(raised: str, said: str):
+    assert message(RuntimeError(raised)) == said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from ort_gpu import CPU, CUDA, FEEDS, OTHER, OVERRIDE, TENSORRT, World, loaded, 
 from pytest_trt.backends import BuildRequest
 from pytest_trt.backends.onnxruntime.on_cuda import CudaBackend
 from pytest_trt.backends.onnxruntime.on_tensorrt import OrtTensorRTBackend
+from pytest_trt.backends.onnxruntime.partition import nodes_by_provider
 from pytest_trt.errors import BackendUnavailableError, BuildError, InputsError, RunError, UnsupportedError
 from pytest_trt.spec.model import Model
 from pytest_trt.spec.precision import PRECISIONS
@@ -199,6 +202,32 @@ def test_older_releases_tell_it_by_a_profiled_run(world: World, monkeypatch: pyt
     # The double's kernels are those of the CPU, and the profile says so: nothing runs on the provider.
     with pytest.raises(BuildError, match=f"not one node runs on {CUDA}; all are on {CPU}"):
         CudaBackend().build(request())
+
+
+def test_a_profile_is_read_by_kernels_and_copies_between_providers_are_no_nodes(tmp_path: Path):
+    def event(name: str, provider: str, operator: str) -> dict[str, object]:
+        return {"cat": "Node", "name": name, "args": {"provider": provider, "op_name": operator}}
+
+    events = [
+        {"cat": "Session", "name": "model_run"},
+        event("a_fence_before", CUDA, "Conv"),
+        event("a_kernel_time", CUDA, "Conv"),
+        event("m_kernel_time", CUDA, "MemcpyToHost"),
+        event("d_kernel_time", CPU, "Det"),
+    ]
+
+    class Profiled:
+        def run(self, names, feeds):
+            assert feeds["x"].shape == (2, 3, 8, 8)
+
+        def end_profiling(self) -> str:
+            (tmp_path / "profile.json").write_text(json.dumps(events))
+            return str(tmp_path / "profile.json")
+
+    nodes, how = nodes_by_provider(Profiled(), request())
+
+    assert how == "profile"
+    assert nodes == {CUDA: {"Conv": 1}, CPU: {"Det": 1}}
 
 
 def test_where_no_run_on_zeros_is_possible_it_says_that_it_does_not_know(world: World, monkeypatch: pytest.MonkeyPatch):

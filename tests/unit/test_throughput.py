@@ -64,6 +64,58 @@ def test_a_failed_launch_is_raised(fails_at):
         measure_throughput([SyncSession(), SyncSession(fails_at)], 0.02)
 
 
+class NotedQueue:
+    def __init__(self, name: str, events: list[str]) -> None:
+        self.name, self.events = name, events
+
+    def push(self) -> None:
+        self.events.append(f"push {self.name}")
+
+    def drain(self) -> None:
+        self.events.append(f"drain {self.name}")
+
+    def close(self) -> None:
+        self.events.append(f"close {self.name}")
+
+
+class NotedSession(SyncSession):
+    def __init__(self, name: str, events: list[str]) -> None:
+        super().__init__()
+        self.made = NotedQueue(name, events)
+
+    def queue(self, depth: int) -> NotedQueue:
+        assert depth > 1
+        return self.made
+
+
+def test_queues_are_fed_in_turn_and_drained_before_the_clock_is_read():
+    events: list[str] = []
+
+    def now() -> float:
+        events.append("now")
+        return float(events.count("now"))
+
+    found = measure_throughput([NotedSession("a", events), NotedSession("b", events)], 2.0, now=now)
+    turn = ["push a", "push b"]
+    drained = ["drain a", "drain b"]
+    assert events == [*turn, *drained, "now", *turn, "now", *turn, "now", *drained, "now", "close b", "close a"]
+    assert found["launches"] == 4
+    assert found["seconds"] == 3.0
+
+
+def test_queues_are_closed_when_a_launch_fails():
+    events: list[str] = []
+    broken = NotedSession("b", events)
+
+    def fail() -> None:
+        raise RunError("out of luck")
+
+    broken.made.push = fail  # type: ignore[method-assign]
+    with pytest.raises(RunError):
+        measure_throughput([NotedSession("a", events), broken], 1.0)
+    assert events == ["push a", "close b", "close a"]
+
+
 def test_simulated_clocks_make_up_the_throughput(conv_request):
     backend = FakeBackend()
     session = backend.load(backend.build(conv_request).plan, conv_request)

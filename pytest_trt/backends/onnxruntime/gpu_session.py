@@ -156,8 +156,7 @@ class GpuSession:
             self._binding.bind_input(
                 name, "cuda", self._device_id, place.element_type, place.shape, place.device.pointer
             )
-        self._binding.clear_binding_outputs()
-        for name in self._outputs:
+        for name in self._outputs:  # binding again forgets the memory of the last run, which had other shapes
             self._binding.bind_output(name, "cuda", self._device_id)
         self._upload()
         self._stream.synchronize()

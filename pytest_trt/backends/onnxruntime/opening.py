@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,9 @@ def failures() -> tuple[type[Exception], ...]:
 def message(error: Exception) -> str:
     """What *error* says, in one line and without its codes."""
     text = " ".join(str(error).split())
+    # Deep in C++ signatures: "… CUDA failure 35: CUDA driver version is insufficient … ; GPU=0 ; hostname=…"
+    if failure := re.search(r"(?:CUDA|CUDNN|CUBLAS|CUFFT) failure \S+: .*?(?= ;|$)", text):
+        return failure[0][:600]
     # "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an implementation for Foo(1) node with name 'x'"
     return text.split(" : ", 2)[-1][:600]
 

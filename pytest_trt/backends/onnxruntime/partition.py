@@ -65,7 +65,13 @@ def _read(events: list[dict[str, Any]]) -> dict[str, Counter[str]]:
     found: dict[str, Counter[str]] = {}
     for event in events:
         said = event.get("args", {})
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and said.get("provider"):
+        # Copies between providers are no nodes of the model.
+        if (
+            event.get("cat") == "Node"
+            and event["name"].endswith("_kernel_time")
+            and said.get("provider")
+            and not said["op_name"].startswith("Memcpy")
+        ):
             found.setdefault(said["provider"], Counter())[said["op_name"]] += 1
     return found
 

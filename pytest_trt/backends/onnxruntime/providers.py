@@ -79,7 +79,7 @@ def open_on(source: bytes | str, chain: Chain, options: onnxruntime.SessionOptio
     if wanted not in session.get_providers():
         # Releases that ignore enable_fallback print the error and go on without the provider.
         printed = re.search(r"^EP Error (.*?) when using", said.getvalue(), re.DOTALL | re.MULTILINE)
-        why = " ".join(printed[1].split())[:600] if printed else _missing_library(ort, wanted)
+        why = message(RuntimeError(printed[1])) if printed else _missing_library(ort, wanted)
         raise BuildError(f"onnxruntime left the {_short(wanted)} provider out{f': {why}' if why else ''}")
     return session
 
@@ -109,7 +109,7 @@ def probe(provider: str) -> Found:
     except BuildError as error:
         # ONNX Runtime advises to install TensorRT or CUDA; the loader names the file.
         why = _missing_library(ort, provider)
-        return _missing(f"its {_short(provider)} provider cannot be loaded: {why}" if why else error.message, versions)
+        return _missing(error.message if why in error.message else f"{error.message} ({why})", versions)
     if provider == TENSORRT and (version := _tensorrt_version()):
         versions["tensorrt"] = version
     return Found(Availability(True, versions=versions), known, takes_stream)

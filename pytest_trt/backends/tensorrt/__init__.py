@@ -14,6 +14,7 @@ from pytest_trt.errors import BackendUnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
     from pytest_trt.backends import BuildOptions, BuildRequest, Built, Progress, Support
+    from pytest_trt.spec.interface import Interface
     from pytest_trt.spec.precision import Precision
 
 __all__ = ["TensorRTBackend", "TensorRTSession"]
@@ -60,6 +61,12 @@ class TensorRTBackend:
         if found.kind == "unsupported":
             raise UnsupportedError(found.reason)
         return build(trt, request, progress)
+
+    def interface(self, plan: bytes, options: BuildOptions) -> Interface:
+        """What a finished *plan* says of itself: inputs, outputs, profiles. Raises RunError."""
+        from pytest_trt.backends.tensorrt.interface import read_interface
+
+        return read_interface(self._tensorrt(), plan, options)
 
     def load(self, plan: bytes, request: BuildRequest) -> TensorRTSession:
         return TensorRTSession(self._tensorrt(), plan, request)

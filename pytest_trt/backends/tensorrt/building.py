@@ -25,6 +25,7 @@ from pytest_trt.backends.tensorrt.refitting import mark_refittable
 from pytest_trt.backends.tensorrt.tactics import tactic_names
 from pytest_trt.backends.tensorrt.versions import (
     device_memory_bytes,
+    flag,
     flags_on,
     lean_library,
     register_plugins,
@@ -140,7 +141,9 @@ def _typing(trt: Any, request: BuildRequest) -> str:
             raise BuildError(
                 f"precision {request.precision.name!r} is calibrated by TensorRT, and was given no samples"
             )
-        return typing(trt, request.options.typing)
+        # No recipe types a network that a function fills: where builder flags can choose its types, they do.
+        by_flags = request.model.network is not None and flag(trt, "FP16") is not None
+        return typing(trt, request.options.typing or ("weak" if by_flags else None))
     if request.options.typing == "strong":
         raise UsageError(
             f"--trt-typing=strong: TensorRT {trt.__version__} calibrates weakly typed networks only",

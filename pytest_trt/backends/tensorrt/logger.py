@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pytest_trt.backends.build_child import log_line
 from pytest_trt.backends.tensorrt.versions import progress_monitor
 
 __all__ = ["Messages", "monitor", "process_logger", "throttled"]
@@ -72,6 +73,7 @@ def process_logger(trt: Any) -> Any:
                 return
             if name in _ERRORS:
                 self._last_errors.append(msg)
+            log_line(f"[{name}] {msg}")  # a build in a process of its own may not live to tell
             for messages, on_info in tuple(self._listeners):
                 messages.add(name, msg)
                 if on_info is not None and name == "INFO":

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.backends.tensorrt.interface import check_network
 from pytest_trt.backends.tensorrt.versions import create_network, newest_opset, node_of_error
 from pytest_trt.errors import BuildError, TrtError
 
@@ -27,6 +28,7 @@ def define_network(trt: Any, builder: Any, logger: Any, model: Model, typing: st
     network = create_network(trt, builder, typing)
     if model.network is not None:
         _fill(trt, network, model.name, model.network, stack)
+        check_network(network, model)
     else:
         _parse(trt, network, logger, model, stack)
     return network

@@ -11,7 +11,7 @@ import numpy as np
 from pytest_trt.backends.clocks import LaunchQueue, SyncClock, pick_clock
 from pytest_trt.backends.cuda import Event
 from pytest_trt.backends.tensorrt.execution import Execution
-from pytest_trt.backends.tensorrt.loading import LoadedEngine, deserialize
+from pytest_trt.backends.tensorrt.loading import LoadedEngine
 from pytest_trt.errors import InputsError, RunError, nearest
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends import Array, BuildRequest, Feeds, Outputs
     from pytest_trt.backends.clocks import GraphClock
 
-__all__ = ["TensorRTSession", "deserialize"]
+__all__ = ["TensorRTSession"]
 
 _TRANSFER_ROUNDS = 20
 

@@ -1,5 +1,5 @@
-"""What differs between TensorRT 8.6, 10 and 11. Every version guard of the package is in this file, in its table
-``requirements.py`` (build options) and in its other half ``runtime_versions.py`` (loading and running).
+"""What differs between TensorRT 8.6, 10 and 11. Every version guard is in this package: here those of
+building, in ``requirements`` the table of build options, in ``runtime`` those of loading and running.
 
 Features are found by the presence of a member, not by a number, wherever the bindings show them. Enum
 members are known by name only: their integers moved twice (TF32 was 7 and is 6), so none is ever stored.
