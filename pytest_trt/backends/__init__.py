@@ -221,6 +221,7 @@ BACKENDS: dict[str, tuple[str, str]] = {
 # them, so that one test runs on every backend; what the command line asks of a backend without them is an error.
 BUILD_OPTIONS: dict[str, tuple[str, ...]] = {
     "tensorrt": BuildOptions.names(),
+    "fake": BuildOptions.names(),
     "onnxruntime-tensorrt": ("workspace", "opt_level", "sparsity", "max_aux_streams"),
 }
 

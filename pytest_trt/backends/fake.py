@@ -4,12 +4,15 @@ It lets every gate, report and option be tested without a GPU, here and in the C
 plugin. Everything it prints says ``simulated``. Faults: ``error`` (relative error added to every float
 output), ``latency`` (factor on every sample), ``noise`` (relative spread of samples), ``fp32`` (1: the build
 silently ignores the precision), ``build`` (1: the build fails), ``hang`` (seconds that the build takes longer),
-``crash`` (1: the build dies of SIGSEGV, in a process of its own), ``log`` (1: the builder logs).
+``crash`` (1: the build dies of SIGSEGV, in a process of its own), ``log`` (1: the builder logs), ``reformats`` (so many
+layers that only move data), ``tactic`` (another number: other tactics), ``lottery`` (1: each build is another plan, with
+another latency), ``unstable`` (1: no two runs are equal), ``race`` (1: outputs of several contexts differ).
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -40,8 +43,14 @@ _FAULTS = {
     "hang": 0.0,
     "crash": 0.0,
     "log": 0.0,
+    "reformats": 0.0,
+    "tactic": 0.0,
+    "lottery": 0.0,
+    "unstable": 0.0,
+    "race": 0.0,
 }
 _LONGEST_HANG_S = 86400.0
+_TICKETS = itertools.count(1)
 
 
 class FakeBackend:
@@ -89,8 +98,22 @@ class FakeBackend:
             facts["simulated"] = support.reason
         if self.faults["fp32"] and request.precision.name != "fp32":
             facts["not_honoured"] = f"{request.precision.name} was asked, every layer runs in float32 (injected)"
-        plan = json.dumps({"fake": 1, "model": request.model.fingerprint, "precision": request.precision.name}).encode()
-        return Built(plan, ".fake", {**facts, "plan_bytes": len(plan)}, log=log)
+        described = {"fake": 1, "model": request.model.fingerprint, "precision": request.precision.name}
+        if self.faults["lottery"]:
+            described["ticket"] = next(_TICKETS)
+        plan = json.dumps(described).encode()
+        return Built(plan, ".fake", {**facts, **self._anatomy(request, len(plan))}, log=log)
+
+    def _anatomy(self, request: BuildRequest, plan_bytes: int) -> dict[str, Any]:
+        """What a census would say: every node is a layer."""
+        nodes, reformats = request.model.proto.graph.node, int(self.faults["reformats"])
+        structure = {"layers": len(nodes) + reformats, "fused": 0, "reformats": reformats, "myelin": 0}
+        return {
+            "plan_bytes": plan_bytes,
+            "options": request.options.describe(),
+            "structure": {**structure, "plan_bytes": plan_bytes, "device_memory_bytes": 0},
+            "tactics": {node.name: f"fake_{int(self.faults['tactic'])}" for node in nodes},
+        }
 
     def _misbehave(self, request: BuildRequest) -> str:
         """Do to a build what was injected; return what the builder logs. Raises BuildError."""
@@ -105,7 +128,7 @@ class FakeBackend:
             if not inside_build_child():
                 raise BuildError(
                     "the fake builder was told to crash, and would take the whole session along",
-                    hint="add --trt-isolate, or leave crash=1 out of --trt-fake",
+                    hint="add --trt-isolate=on, or leave crash=1 out of --trt-fake",
                     log=log,
                 )
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -142,12 +165,19 @@ class FakeSession:
         self._evaluator: ReferenceEvaluator | None = ReferenceEvaluator(proto)
         self._names = [spec.name for spec in model.outputs]
         self._faults = faults
+        self._calls = 0
+        self._context = 0
         self._seed = int(hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8], 16)
 
     def run(self, feeds: Feeds) -> Outputs:
         if self._evaluator is None:
             raise RunError("the session is closed")
         outputs = dict(zip(self._names, self._evaluator.run(self._names, dict(feeds)), strict=True))
+        if self._faults["unstable"]:
+            self._calls += 1
+            outputs = {name: self._shifted(array, self._calls) for name, array in outputs.items()}
+        if self._faults["race"]:
+            outputs = {name: self._shifted(array, self._context) for name, array in outputs.items()}
         error = self._faults["error"]
         if error:
             rng = np.random.default_rng(self._seed)
@@ -172,7 +202,16 @@ class FakeSession:
     def sibling(self) -> FakeSession:
         if self._evaluator is None:
             raise RunError("the session is closed")
-        return copy(self)
+        other = copy(self)
+        other._context = self._context + 1
+        return other
+
+    @staticmethod
+    def _shifted(array: Any, steps: int) -> Any:
+        """*array* a few last bits further; what is no float stays."""
+        for _ in range(steps if array.dtype.kind == "f" else 0):
+            array = np.nextafter(array, np.asarray(np.inf, array.dtype))
+        return array
 
     def close(self) -> None:
         self._evaluator = None

@@ -109,11 +109,11 @@ class Workshop(Catalog):
             if useless:
                 raise UsageError(f"{case}: {useless[0]} cannot change a plan, which is built already")
             return self.blueprint(case)
-        if case.backend != "tensorrt" and not self.model(case.model).has_graph:
-            raise UnsupportedError(f"{case.model} has no ONNX graph: only the tensorrt backend can run it")
         support = backend.support(get_precision(case.precision))
         if support.kind == "unsupported":
             raise UnsupportedError(support.reason)
+        if case.backend != "tensorrt" and not self.model(case.model).has_graph:
+            raise UnsupportedError(f"{case.model} has no ONNX graph: only the tensorrt backend can run it")
         backend.check(self.build_options(case))
         return self.blueprint(case)
 

@@ -67,11 +67,13 @@ def of_summary(summary: Summary) -> Side:
 def of_pairs(baseline: Sequence[NDArray[np.float64]], candidate: Sequence[NDArray[np.float64]]) -> Side:
     """The ratio candidate / baseline, sample by sample: what slows both sides at a time cancels.
 
-    Raises ValueError unless both have as many repeats, and as many samples in each.
+    Raises ValueError unless both have as many repeats, and as many samples in each: two or more in all.
     """
     sizes = [[repeat.size for repeat in side] for side in (baseline, candidate)]
     if sizes[0] != sizes[1]:
         raise ValueError(f"paired sides need as many samples in every repeat, got {sizes[0]} and {sizes[1]}")
+    if sum(sizes[0]) < 2:
+        raise ValueError("one sample a side says nothing about noise: give two or more")
     series = [np.log(c) - np.log(b) for b, c in zip(baseline, candidate, strict=True)]
     medians = [float(np.median(each)) for each in series]
     count = len(series)
@@ -86,8 +88,8 @@ def of_pairs(baseline: Sequence[NDArray[np.float64]], candidate: Sequence[NDArra
 
 @dataclass(frozen=True)
 class _Unit:
-    """What is drawn anew: a repeat, or a run with its loads. Its variance is ``prior`` + ``within``, unless a spread
-    was seen that says otherwise; ``share`` of it is the variance of the side's median."""
+    """What is drawn anew: a repeat, or a run with all its repeats. Its variance is ``prior`` + ``within``, unless a
+    spread was seen that says otherwise; ``share`` of it is the variance of the side's median."""
 
     prior: float
     within: float
@@ -106,14 +108,15 @@ def weigh(
     if len(history) > 1:
         seen.append((float(np.var(np.log(history), ddof=1)), len(history) - 1))
         words.append(f"{len(history)} recorded medians")
-    if repeats == "loads":
-        # The loads of one process agree more often than those of two: here they may add noise, but take none away.
-        spreads = [max(engines * loads, side.between - side.within) for side in sides]
+    if repeats == "loads" or (prior.lasting and not paired):
+        # What repeats of one run have in common does not become less with their number, and that they agree is no sign
+        # that another run would: here they may add noise, but take none away.
+        spreads = [max(engines * loads * (repeats == "loads"), side.between - side.within) for side in sides]
         units = [
             _Unit(known + side.share * spread, side.share * side.within, side.within_dof, 1.0)
             for side, spread in zip(sides, spreads, strict=True)
         ]
-        level = "between loads of one plan"
+        level = "between loads of one plan" if repeats == "loads" and loads else level
     else:
         if repeats == "builds":
             known, level = known + builds, "between builds"

@@ -126,7 +126,12 @@ def _evidence(
 
 
 def _side(samples: Samples) -> Side:
-    return of_summary(samples if isinstance(samples, Summary) else summarize(samples))
+    if isinstance(samples, Summary):
+        return of_summary(samples)
+    summary = summarize(samples)
+    if summary.count < 2:
+        raise ValueError("one sample a side says nothing about noise: give two or more")
+    return of_summary(summary)
 
 
 def _judge(evidence: Evidence, threshold: float, clock: str, rebuilt: bool, comparisons: int) -> Verdict:

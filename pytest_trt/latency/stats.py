@@ -102,11 +102,14 @@ def as_repeats(samples: ArrayLike | Sequence[ArrayLike]) -> list[NDArray[np.floa
     Raises ValueError for no samples, more dimensions, and durations that are not finite and positive.
     """
     array = samples if isinstance(samples, (list, tuple)) else np.asarray(samples)
+    wanted = "samples are durations, (samples,), or repeats of them, (repeats, samples)"
+    if isinstance(array, np.ndarray) and array.ndim == 0:
+        raise ValueError(wanted)
     if len(array) == 0:
         raise ValueError("there are no samples")
     repeats = [np.asarray(part, dtype=np.float64) for part in (array if np.ndim(array[0]) else [array])]
     if any(repeat.ndim != 1 for repeat in repeats):
-        raise ValueError("samples are durations, (samples,), or repeats of them, (repeats, samples)")
+        raise ValueError(wanted)
     if any(repeat.size == 0 for repeat in repeats):
         raise ValueError("there are no samples")
     if not all(np.isfinite(repeat).all() and (repeat > 0).all() for repeat in repeats):

@@ -49,7 +49,9 @@ _SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
         "allow_nonfinite": (bool,),
         "synthetic": (bool,),
     },
-    "build": dict.fromkeys((n for n in BuildOptions.names() if n != "tactics"), (str, int, bool, list, dict)),  # read by the options' own parsers
+    "build": dict.fromkeys(
+        (n for n in BuildOptions.names() if n != "tactics"), (str, int, bool, list, dict)
+    ),  # read by the options' own parsers
     "latency": {"threshold": (int, float)},
     "run": {"precisions": (list,), "profiles": (list,)},
 }

@@ -8,6 +8,7 @@ import pytest
 
 from pytest_trt.lab import Lab
 from pytest_trt.settings import Settings
+from pytest_trt.spec.case import Axes
 
 pytestmark = pytest.mark.gpu
 
@@ -25,7 +26,7 @@ def lab(backend, tmp_path):
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "int8"])
 def test_digits_are_right_and_run_in_what_was_asked(lab: Lab, precision: str) -> None:
-    (case,) = lab.cases(lab.add("models/digits"), precisions=(precision,))
+    (case,) = lab.cases(lab.add("models/digits"), Axes(precisions=(precision,)))
     record = lab.record(case)
 
     comparison = lab.check(case, record)
@@ -44,7 +45,7 @@ def test_digits_are_right_and_run_in_what_was_asked(lab: Lab, precision: str) ->
 
 
 def test_the_second_engine_comes_from_the_cache(lab: Lab) -> None:
-    (case,) = lab.cases(lab.add("models/digits"), precisions=("fp32",))
+    (case,) = lab.cases(lab.add("models/digits"), Axes(precisions=("fp32",)))
 
     first, _ = lab.engine(case)
     lab.close()
