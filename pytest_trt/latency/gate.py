@@ -141,15 +141,15 @@ def _judge(evidence: Evidence, threshold: float, clock: str, rebuilt: bool, comp
         raise ValueError(f"comparisons must be at least 1, got {comparisons}")
     one = t_quantile(1 - _TAIL, evidence.dof) * evidence.sigma
     all_of_them = t_quantile(1 - _TAIL / comparisons, evidence.dof) * evidence.sigma
-    low, high = math.exp(evidence.log_ratio - all_of_them), math.exp(evidence.log_ratio + one)
+    low, high = _exp(evidence.log_ratio - all_of_them), _exp(evidence.log_ratio + one)
     limit = 1 + threshold
     return Verdict(
         outcome=Outcome.FAIL if low > limit else Outcome.PASS if high < limit else Outcome.INCONCLUSIVE,
-        ratio=math.exp(evidence.log_ratio),
+        ratio=_exp(evidence.log_ratio),
         low=low,
         high=high,
         threshold=threshold,
-        detectable=limit * math.exp(all_of_them + _Z_POWER * evidence.sigma) - 1,
+        detectable=limit * _exp(all_of_them + _Z_POWER * evidence.sigma) - 1,
         clock=clock,
         rebuilt=rebuilt,
         improved=evidence.log_ratio + all_of_them < 0,
@@ -158,3 +158,8 @@ def _judge(evidence: Evidence, threshold: float, clock: str, rebuilt: bool, comp
         noise_source=evidence.noise_source,
         comparisons=comparisons,
     )
+
+
+def _exp(logarithm: float) -> float:
+    # Two samples far apart, corrected for many comparisons, leave the range of a float: JSON has no infinity.
+    return math.exp(min(logarithm, 600.0))

@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = ["chi_square_quantile", "t_quantile"]
 
-_ALMOST_NORMAL = 1e3
+_ALMOST_NORMAL = 1e6
 _GRID = 20_001
 
 

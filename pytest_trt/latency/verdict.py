@@ -8,6 +8,8 @@ from typing import Any
 
 __all__ = ["Outcome", "Verdict"]
 
+_MOST = 99  # a hundred times: beyond that a figure says nothing
+
 
 class Outcome(str, Enum):
     """PASS: no regression of the threshold's size. FAIL: a regression. INCONCLUSIVE: the data cannot tell."""
@@ -55,15 +57,13 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """One plain sentence."""
-        change = (
-            f"{self.ratio - 1:+.1%} against the baseline (95 % interval {self.low - 1:+.1%} to {self.high - 1:+.1%})"
-        )
+        ratio, low, high = (_change(value) for value in (self.ratio, self.low, self.high))
+        change = f"{ratio} against the baseline (95 % interval {low} to {high})"
+        seen = f"a slowdown of {self.detectable:.0%} would be seen" if self.detectable < _MOST else "too much noise"
         said = {
             Outcome.PASS: f"no slowdown above {self.threshold:.1%}",
             Outcome.FAIL: f"slower by more than {self.threshold:.1%}",
-            Outcome.INCONCLUSIVE: (
-                f"cannot tell whether slower by {self.threshold:.1%}; a slowdown of {self.detectable:.0%} would be seen"
-            ),
+            Outcome.INCONCLUSIVE: f"cannot tell whether slower by {self.threshold:.1%}; {seen}",
         }[self.outcome]
         improved = "; faster beyond noise" if self.improved else ""
         many = f"; corrected for {self.comparisons} comparisons" if self.comparisons > 1 else ""
@@ -83,3 +83,7 @@ class Verdict:
             "comparisons": self.comparisons,
             "sentence": self.sentence,
         }
+
+
+def _change(ratio: float) -> str:
+    return f"{ratio - 1:+.1%}" if ratio - 1 < _MOST else f"over +{_MOST:.0%}"
