@@ -143,8 +143,7 @@ def build_table() -> str:
 def gate_table() -> str:
     """What the gate can see at the default threshold, were there no noise within the runs."""
     from pytest_trt.lab import DEFAULT_THRESHOLD
-    from pytest_trt.latency.gate import BETWEEN_LOADS, BETWEEN_PROCESSES, decide
-    from pytest_trt.latency.stats import summarize
+    from pytest_trt.latency import PRIORS, decide, summarize
     from pytest_trt.settings import Settings
 
     meaning = {
@@ -155,16 +154,16 @@ def gate_table() -> str:
     }
     still = summarize(*[[1.0]] * Settings().loads)
     rows = []
-    for clock, prior in BETWEEN_PROCESSES.items():
-        verdict = decide(still, still, threshold=DEFAULT_THRESHOLD, clock=clock)
+    for clock, prior in PRIORS.items():
+        verdict = decide(still, still, threshold=DEFAULT_THRESHOLD, clock=clock, repeats="loads")
         width = verdict.high
         limit = 1 + DEFAULT_THRESHOLD
         rows.append(
             (
                 code(clock),
                 meaning[clock],
-                f"{prior:.1%}",
-                f"{BETWEEN_LOADS[clock]:.1%}",
+                f"{prior.processes:.1%}",
+                f"{prior.loads:.1%}",
                 f"×{limit / width:.3f}",
                 f"×{limit * width:.3f}",
                 f"×{1 + verdict.detectable:.3f}",

@@ -38,7 +38,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 
 # What must stay usable with arrays and numbers alone -> all of ours that it may import.
-PURE = {"accuracy": ("accuracy", "errors"), "latency.stats": ("errors",), "latency.gate": ("errors", "latency.stats")}
+_NUMBERS = tuple(f"latency.{name}" for name in ("evidence", "gate", "priors", "stats", "student", "verdict"))
+PURE = {"accuracy": ("accuracy", "errors"), **dict.fromkeys(_NUMBERS, ("errors", *_NUMBERS))}
 
 # Library -> the modules that may import it, those below them included. A library without a row may not be imported.
 LIBRARIES: dict[str, tuple[str, ...]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 from pytest_trt.artifacts.key import Key
@@ -18,6 +19,8 @@ __all__ = [
 ]
 
 _FILE = "calibration.cache"
+# The legacy algorithm writes no version, but a number and two doubles in hexadecimal.
+_HEADER = re.compile(r"TRT-|\d+ [0-9a-f]{16} [0-9a-f]{16}$")
 
 
 def _key(backend: Backend, request: BuildRequest) -> Key:
@@ -55,7 +58,8 @@ def same_cache(one: bytes, other: bytes) -> bool:
 
 
 def calibration_header(blob: bytes) -> str:
-    """Return the first line, as in ``TRT-8600-EntropyCalibration2``: version and algorithm. Raises ArtifactError."""
+    """Return the first line, as in ``TRT-8600-EntropyCalibration2``: version and algorithm. The legacy algorithm writes
+    neither, but its two parameters. Raises ArtifactError."""
     return _lines(blob)[0]
 
 
@@ -76,7 +80,7 @@ def calibration_scales(blob: bytes) -> dict[str, float]:
 
 def _lines(blob: bytes) -> list[str]:
     lines = [line for line in blob.decode("utf-8", "backslashreplace").split("\n") if line.strip()]
-    if not lines or not lines[0].startswith("TRT-"):
+    if not lines or not _HEADER.match(lines[0]):
         raise ArtifactError(
             "this is no calibration cache: its first line does not start with 'TRT-'", hint="pytest-trt cache verify"
         )

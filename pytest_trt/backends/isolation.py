@@ -67,7 +67,10 @@ def build_isolated(
     cannot be done.
     """
     if os.name != "posix":
-        raise UsageError("a build in a process of its own needs Linux or macOS", hint="leave --trt-isolate and --trt-build-timeout out")
+        raise UsageError(
+            "a build in a process of its own needs Linux or macOS",
+            hint="leave --trt-isolate and --trt-build-timeout out",
+        )
     arguments = _arguments(backend)
     with tempfile.TemporaryDirectory(prefix="pytest-trt-build-", ignore_cleanup_errors=True) as name:
         folder = Path(name)

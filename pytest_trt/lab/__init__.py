@@ -159,6 +159,7 @@ class Lab(Workshop):
             threshold=self.threshold(case, threshold),
             clock=clock,
             rebuilt=(match.entry or {}).get("plan") != (record.engine or {})["plan"],
+            repeats="loads",
         )
         record.verdict = {**verdict.to_json(), "gates": match.gates}
         if match.gates and verdict.outcome is Outcome.FAIL:

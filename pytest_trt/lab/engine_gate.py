@@ -61,7 +61,7 @@ def _settle(mode: str, record: Record, match: Match, what: str, lines: list[str]
 
 
 def _warn(record: Record, text: str) -> None:
-    _note(record, "warnings", text)
+    _note(record, "remarks", text)
 
 
 def _note(record: Record, key: str, text: str) -> None:

@@ -114,7 +114,7 @@ def notes(records: Sequence[Record]) -> list[str]:
             f"the {_clocks(undecided)} clock of this machine shows a slowdown only above {seen:.0%}; not a failure"
         )
     for record in records:
-        lines += [f"{record.case.id}: {warning}" for warning in (record.engine or {}).get("warnings", ())]
+        lines += [f"{record.case.id}: {remark}" for remark in (record.engine or {}).get("remarks", ())]
         if note := (record.latency or {}).get("note"):
             lines.append(f"{record.case.id}: {note}")
         if record.streams:

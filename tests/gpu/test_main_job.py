@@ -18,7 +18,16 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def lab(backend, tmp_path):
     settings = Settings.resolve(
-        {"cache_dir": str(tmp_path / "cache"), "backend": "tensorrt", "profile": "b8", "duration": "0.1"}, {}, {}
+        {
+            "cache_dir": str(tmp_path / "cache"),
+            # Another build is another engine: the recorded baselines would judge the lottery.
+            "baselines": str(tmp_path / "baselines"),
+            "backend": "tensorrt",
+            "profile": "b8",
+            "duration": "0.1",
+        },
+        {},
+        {},
     )
     with Lab(settings, ROOT) as found:
         yield found

@@ -148,6 +148,14 @@ def test_the_scales_of_a_table():
     assert calibration_scales(blob) == {"prob": 0.15625, "(Unnamed Layer* 3) [Shuffle]: x": 1.0}
 
 
+def test_the_table_of_the_legacy_algorithm_is_read():
+    """As TensorRT 8.6.0 wrote it on an H200."""
+    blob = b"0 3ff0000000000000 3fefff2e48e8a71e\nx: 3cf78229\nr: 3cea4453\ny: 3ca54056\n"
+
+    assert calibration_header(blob) == "0 3ff0000000000000 3fefff2e48e8a71e"
+    assert calibration_scales(blob) == pytest.approx({"x": 0.0302134, "r": 0.0285970, "y": 0.0201723}, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("blob", "message"),
     [

@@ -114,6 +114,11 @@ class Binding:
         """Enqueue the copy of an output to the host; its shape is known by now."""
         if self.allocator is not None:
             self.shape = self.allocator.shape
+            if self.nbytes > self.allocator.buffer.nbytes:
+                raise RunError(
+                    f"output {self.name!r}: TensorRT says the shape {format_shape(self.allocator.shape)},"
+                    f" {self.nbytes} bytes, and asked for memory of {self.allocator.buffer.nbytes}"
+                )
             self.host.reserve(self.nbytes)
             stream.download(self.host, self.allocator.buffer, self.nbytes)
         elif not self.on_host:
