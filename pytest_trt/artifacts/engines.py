@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pytest_trt.artifacts.build_times import estimate, with_eta
@@ -34,7 +35,7 @@ class StoredEngine:
     digest: str
     log: str = ""
 
-    @property
+    @cached_property
     def plan_digest(self) -> str:
         """The first 16 digits of the plan's own SHA-256: two builds of one key can give two plans."""
         return hashlib.sha256(self.plan).hexdigest()[:16]
