@@ -491,3 +491,32 @@ def test_version_and_help(cli: Cli) -> None:
     shown = cli("compare", "--help")
     assert shown.code == PASS
     assert "--precision P[,P…]" in shown.out
+
+
+# --- the same build elsewhere ---
+
+
+def test_the_lines_of_other_tools_name_files_that_exist(cli: Cli, project: Path) -> None:
+    ran = cli(
+        "build", "tiny", "--precision=fp16", "--opt-level=3", "--tiling=full", "--as-trtexec=8.6", "--as-polygraphy"
+    )
+
+    assert ran.code == PASS
+    lines = ran.out.splitlines()
+    trtexec = [line for line in lines if line.startswith("trtexec ")]
+    polygraphy = [line for line in lines if line.startswith("polygraphy ")]
+    assert len(trtexec) == len(polygraphy) == 2
+    assert all("--fp16" in line and "--builderOptimizationLevel=3" in line for line in trtexec)
+    assert "# trtexec 8.6 has no flag for tiling" in lines
+    (model,) = {word.partition("=")[2] for line in trtexec for word in line.split() if word.startswith("--onnx=")}
+    assert (project / model).is_file()
+    plans = {word for line in trtexec for word in line.split() if word.startswith("--saveEngine=")}
+    assert len(plans) == 2, "two profiles are two engines"
+
+
+@pytest.mark.parametrize("version", ["7.2", "ten"])
+def test_a_version_that_is_none_is_refused(cli: Cli, version: str) -> None:
+    ran = cli("build", "tiny", f"--as-trtexec={version}")
+
+    assert ran.code == USAGE
+    assert f"{version!r} is not a TensorRT version" in ran.err

@@ -40,7 +40,7 @@ def command_line(lab: Workshop, case: Case, tool: str, version: tuple[int, ...],
     tools: dict[str, Callable[..., CommandLine]] = {"trtexec": trtexec_command, "polygraphy": polygraphy_command}
     request = lab.blueprint(case)
     onnx = _write_model(request, folder / _stem(case))
-    plan = onnx.with_name("engine.plan")
+    plan = onnx.with_name(f"{case.id}.plan")
     found = tools[tool](request, version, onnx=str(onnx), plan=str(plan))
     return "\n".join([f"# {case}", *(f"# {note}" for note in found.notes), shlex.join(found.words)])
 
