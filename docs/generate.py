@@ -52,7 +52,9 @@ def _default(name: str, value: object) -> str:
         return "`default`"
     if name.endswith("_size") and isinstance(value, int):
         return f"`{value // 10**9}GB`"
-    return code(f"{value:g}" if isinstance(value, float) else str(value))
+    from pytest_trt.settings import as_words
+
+    return code(f"{value:g}" if isinstance(value, float) else as_words(value))
 
 
 def tolerance_table() -> str:
