@@ -183,11 +183,27 @@ def gate_table() -> str:
     return table(header, rows, frozenset({2, 3, 4, 5, 6}))
 
 
+def environment_rules() -> str:
+    """``RULES`` of ``baselines/match.py``: what is compared, and what a difference does."""
+    from pytest_trt.baselines.match import ACTIONS, RULES
+
+    rows = [(rule.part, rule.compared, f"the baseline {ACTIONS[rule.differing]}", rule.why) for rule in RULES]
+    return table(("part", "compared", "where it differs", "why"), rows)
+
+
+def never_compared() -> str:
+    """``NEVER`` of ``baselines/match.py``."""
+    from pytest_trt.baselines.match import NEVER
+
+    rows = [(name.replace("_", " "), why) for name, why in NEVER.items()]
+    return table(("reading", "why it is not in the key"), rows)
+
+
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"options": option_table},
     "docs/precision.md": {"recipes": recipe_table, "flags": flag_table, "tolerances": tolerance_table},
     "docs/manifest.md": {"build": build_table},
-    "docs/baselines.md": {"gates": gate_table},
+    "docs/baselines.md": {"gates": gate_table, "environment": environment_rules, "never": never_compared},
 }
 
 

@@ -124,9 +124,15 @@ def _parser() -> argparse.ArgumentParser:
         "--older-than", type=float, metavar="DAYS", help="for gc: also evict what was not used for so long"
     )
     accepting = {"baselines", "update_baselines", "reason"}
-    baseline = command("baseline", _baseline, "list baselines, or accept those of a report", accepting)
-    baseline.add_argument("action", choices=("ls", "accept"))
-    baseline.add_argument("report_file", nargs="?", type=Path, metavar="REPORT", help="for accept: a report.json")
+    baseline = command("baseline", _baseline, "list baselines, accept those of a report, or move anchors", accepting)
+    baseline.add_argument("action", choices=("ls", "accept", "anchor"))
+    baseline.add_argument(
+        "report_file",
+        nargs="?",
+        type=Path,
+        metavar="REPORT",
+        help="for accept: a report.json; for anchor: anchor its values, without it the recent ones",
+    )
     report = command("report", _report, "render report.json files as one Markdown page", set())
     report.add_argument("reports", nargs="+", type=Path, metavar="REPORT")
     report.add_argument("--title", default="Results")
@@ -276,6 +282,8 @@ def _cache(lab: Lab, given: argparse.Namespace) -> int:
 
 
 def _baseline(lab: Lab, given: argparse.Namespace) -> int:
+    from pytest_trt.baselines.changes import brief
+
     if given.action == "ls":
         files = lab.baselines.files()
         if not files:
@@ -287,15 +295,27 @@ def _baseline(lab: Lab, given: argparse.Namespace) -> int:
                 median = (entry.get("latency") or {}).get("median_ms")
                 shown = f"{median:.4g} ms" if median else "-"
                 print(f"  {name}  {shown}  recorded {entry['recorded']}: {entry['reason']}")
+                if anchor := entry.get("anchor"):
+                    print(f"    anchor {brief(anchor)}, recorded {anchor['recorded']}: {anchor['reason']}")
+        for waiver in lab.baselines.waivers:
+            until = f"{'EXPIRED on' if waiver.expired() else 'until'} {waiver.expires}"
+            print(f"waiver {waiver.case}  {until}  {waiver.owner}: {waiver.reason}")
         return PASS if files else NOTHING
+    if given.action == "anchor" and given.report_file is None:
+        if not lab.settings.reason:
+            raise UsageError("moving anchors needs a reason", hint='add --trt-reason="release 2.1"')
+        moved = lab.baselines.move_anchors(reason=lab.settings.reason)
+        print("\n".join(moved) if moved else "baselines: every anchor is the recent one")
+        return PASS
     if given.report_file is None:
         raise UsageError("baseline accept needs a report", hint="pytest … --trt-report=report.json writes one")
-    from pytest_trt.baselines.update import update
+    from pytest_trt.baselines.update import accept
     from pytest_trt.report.export import read_report
 
-    mode = lab.settings.update_baselines or "new"
-    print("\n".join(update(lab.baselines, read_report(given.report_file), mode, lab.settings.reason)))
-    return PASS
+    mode = "anchor" if given.action == "anchor" else lab.settings.update_baselines or "new"
+    done = accept(lab.baselines, read_report(given.report_file), mode, lab.settings.reason)
+    print(_own_flags("\n".join(done.lines)))
+    return MISMATCH if done.refused else PASS
 
 
 def _report(lab: Lab, given: argparse.Namespace) -> int:

@@ -22,7 +22,8 @@
     Failure (AssertionError)      the engine works, but the verdict is red
     ├── AccuracyFailure
     ├── EngineFailure             its precision, structure, tactics or repeatability is not what it should be
-    └── LatencyFailure
+    ├── LatencyFailure
+    └── BaselineFailure           its baseline is in a state that must not pass
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ __all__ = [
     "BackendError",
     "BackendUnavailableError",
     "BaselineError",
+    "BaselineFailure",
     "BuildError",
     "CorruptEntryError",
     "EngineFailure",
@@ -160,6 +162,10 @@ class EngineFailure(Failure):
 
 class LatencyFailure(Failure):
     """The latency gate is red."""
+
+
+class BaselineFailure(Failure):
+    """A waiver has expired, or a strict run found no baseline that gates."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -138,15 +138,24 @@ def latency_section(
     loads: Sequence[Samples], summary: Summary, transfers_ms: dict[str, float], note: str
 ) -> dict[str, Any]:
     """The ``latency`` section of a record, from the samples of each load. *note* says why a clock is not the best
-    one; samples keep 5 digits, in the order in which they were taken."""
+    one; samples keep 5 digits, in the order in which they were taken. ``course`` says per load how sampling went,
+    ``disturbed`` what speaks against the samples; ``parts_ms`` are medians of what the clock tells apart."""
     from statistics import median
 
+    from pytest_trt.latency.disturbances import disturbances
+
+    conditions = [samples.conditions for samples in loads]
+    parts = {name: [value for samples in loads for value in samples.parts_ms[name]] for name in loads[0].parts_ms}
+    disturbed = disturbances(conditions, parts)
     return {
         "clock": loads[0].clock,
         "summary": summary.to_json(),
         "loads_ms": [float(f"{median(samples.values_ms):.5g}") for samples in loads],
         "transfers_ms": {name: float(f"{value:.4g}") for name, value in transfers_ms.items()},
-        "conditions": [samples.conditions for samples in loads],
+        **({"parts_ms": {name: float(f"{median(part):.5g}") for name, part in parts.items()}} if parts else {}),
+        "conditions": conditions,
+        "course": [samples.course() for samples in loads],
+        **({"disturbed": disturbed} if disturbed else {}),
         "warmup_count": sum(samples.warmup_count for samples in loads),
         **({"note": note} if note else {}),
         "samples_ms": [float(f"{value:.5g}") for samples in loads for value in samples.values_ms],

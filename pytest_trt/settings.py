@@ -145,9 +145,32 @@ class Settings:
         "slowdown against the baseline that is a regression (default: the manifest's, else 5%)",
         group="latency",
     )
-    warmup: float = _option(0.2, number(0, 600), "SECONDS", "warm up this long before sampling", group="latency")
+    latency_mode: str = _option(
+        "graph",
+        choice("graph", "queued", "isolated", "throughput"),
+        "graph|queued|isolated|throughput",
+        "how launches are timed: back to back, as trtexec does, each on an idle device, batches on N streams",
+        group="latency",
+    )
+    l2_flush: bool = _option(
+        False, switch, "on|off", "flush the device's L2 cache before each launch (isolated only)", group="latency"
+    )
+    warmup: float = _option(
+        0.2,
+        number(0, 600),
+        "SECONDS",
+        "warm up this long before sampling, and longer while durations still change",
+        group="latency",
+    )
     duration: float = _option(
-        0.9, number(0.001, 3600), "SECONDS", "sample this long, over all loads together", group="latency"
+        0.9, number(0.001, 3600), "SECONDS", "sample at most this long, over all loads together", group="latency"
+    )
+    interval: float = _option(
+        0.002,
+        ratio,
+        "SHARE",
+        "sample no longer when the median of a load is known to plus or minus this share (95 %)",
+        group="latency",
     )
     loads: int = _option(
         3, number(1, 100, int), "N", "load the engine N times, since loads of one plan differ", group="latency"
@@ -164,19 +187,20 @@ class Settings:
     )
     update_baselines: str | None = _option(
         None,
-        choice("new", "failed", "all"),
-        "new|failed|all",
-        "write baselines: missing ones; failed: stale ones and regressions too; or all",
+        choice("new", "renamed", "orphaned", "failed", "all", "anchor"),
+        "MODE",
+        "write baselines: new (missing ones), failed (stale ones and regressions too), all, anchor (all, as anchors"
+        " too); renamed moves entries, orphaned deletes them",
         group="baselines",
     )
     reason: str | None = _option(
-        None, str, "TEXT", "why a baseline is replaced; needed by failed and all", group="baselines"
+        None, str, "TEXT", "why a baseline is replaced; needed by failed, all and anchor", group="baselines"
     )
     baseline: str = _option(
         "report",
         choice("report", "strict"),
         "report|strict",
-        "whether a missing or stale baseline is only reported or fails",
+        "whether missing, stale, renamed and orphaned baselines are only reported or fail",
         group="baselines",
     )
     cache_dir: Path | None = _option(
@@ -369,7 +393,7 @@ class Settings:
                 value = option.read(ini[option.name], f"ini key {option.ini}")
                 values[option.name] = ini_root / value if isinstance(value, Path) else value
         settings = cls(**values)
-        if settings.update_baselines in ("failed", "all") and not settings.reason:
+        if settings.update_baselines in ("failed", "all", "anchor") and not settings.reason:
             raise UsageError(
                 f"replacing baselines ({settings.update_baselines}) needs a reason",
                 hint='add --trt-reason="why the new values are right"',

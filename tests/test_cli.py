@@ -388,6 +388,48 @@ def test_baseline_accept_writes_what_passed_and_ls_lists_it(cli: Cli, project: P
     assert listed.out.count("a better kernel") == 2
 
 
+def test_baseline_anchor_moves_anchors_with_a_reason(cli: Cli, project: Path, measured: Path) -> None:
+    cli("baseline", "accept", str(measured))
+    cli("baseline", "accept", str(measured), "--update-baselines=all", "--reason=again")
+    beside = cli("baseline", "ls")
+    refused = cli("baseline", "anchor")
+    moved = cli("baseline", "anchor", "--reason=release 2")
+    nothing = cli("baseline", "anchor", "--reason=release 2")
+    measured_again = cli("baseline", "anchor", str(measured), "--reason=release 3")
+
+    assert beside.out.count("    anchor no latency, recorded ") == 2
+    assert (refused.code, moved.code, nothing.code, measured_again.code) == (USAGE, PASS, PASS, PASS)
+    assert "moving anchors needs a reason" in refused.err
+    assert "--trt-" not in refused.err
+    assert len(moved.out.splitlines()) == 2
+    assert nothing.out == "baselines: every anchor is the recent one\n"
+    assert "baselines: 2 written below" in measured_again.out
+    assert "anchor no latency" not in cli("baseline", "ls").out
+
+
+def test_baseline_accept_that_refuses_a_case_exits_with_1(cli: Cli, project: Path, measured: Path) -> None:
+    content = json.loads(measured.read_text())
+    content["records"][0]["streams"] = {"repeats": False}
+    measured.write_text(json.dumps(content))
+
+    ran = cli("baseline", "accept", str(measured))
+
+    assert ran.code == MISMATCH
+    assert "baselines: 1 written below" in ran.out
+    assert "tiny-fp32-b1-fake: not written: the engine gives other outputs each time" in ran.out
+
+
+def test_baseline_ls_lists_waivers(cli: Cli, project: Path, measured: Path) -> None:
+    cli("baseline", "accept", str(measured))
+    row = '[[waiver]]\ncase = "{}"\nowner = "jane"\nreason = "late"\nexpires = {}\n'
+    text = row.format("tiny-*", "2999-01-31") + row.format("a", "2020-01-31")
+    (project / "baselines" / "waivers.toml").write_text(text)
+
+    listed = cli("baseline", "ls").out.splitlines()
+
+    assert listed[-2:] == ["waiver tiny-*  until 2999-01-31  jane: late", "waiver a  EXPIRED on 2020-01-31  jane: late"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -18,6 +18,7 @@ from project import write_model
 
 import pytest_trt
 from pytest_trt.accuracy.tolerance import FIELDS, ToleranceSet, default_tolerance
+from pytest_trt.baselines.waivers import read_waivers
 from pytest_trt.cli import _parser
 from pytest_trt.plugin import fixtures
 from pytest_trt.settings import options
@@ -134,7 +135,16 @@ def test_the_index_links_every_page() -> None:
 # --- examples -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", blocks("toml"), ids=lambda block: block.place)
+@pytest.mark.parametrize("block", [b for b in blocks("toml") if "[[waiver]]" in b.text], ids=lambda block: block.place)
+def test_waivers_are_read(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "waivers.toml").write_text(block.text, encoding="utf-8")
+
+    assert read_waivers(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in blocks("toml") if "[[waiver]]" not in b.text], ids=lambda block: block.place
+)
 def test_manifests_are_read(block: Block, tmp_path: Path) -> None:
     (tmp_path / "trt.toml").write_text(block.text, encoding="utf-8")
 
@@ -223,7 +233,7 @@ def test_every_option_command_variable_and_fixture_exists(page: Path) -> None:
     if page.suffix == ".yml":
         code = text
 
-    unknown = set(re.findall(r"--trt-[a-z]+(?:-[a-z]+)*", text)) - {option.flag for option in options()}
+    unknown = set(re.findall(r"--trt-[a-z0-9]+(?:-[a-z0-9]+)*", text)) - {option.flag for option in options()}
     unknown |= set(re.findall(r"PYTEST_TRT_[A-Z_]+", text)) - {option.variable for option in options()}
     unknown |= set(re.findall(r"(?<![\w.-])trt_[a-z_]+", text)) - fixture_docs().keys() - INI_KEYS
     unknown |= set(re.findall(r"(?<![\w\[/-])pytest-trt ([a-z]+)", code)) - subcommands()

@@ -57,7 +57,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "filelock": ("artifacts",),
     "platformdirs": ("artifacts",),
     "rich": ("report",),
-    "tomli": ("spec.manifest",),
+    "tomli": ("spec.manifest", "baselines.waivers"),
     "matplotlib": (),
     "torch": ("artifacts.exporters",),
     "onnxslim": ("artifacts.graphs",),

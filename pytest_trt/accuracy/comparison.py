@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.accuracy import message
-from pytest_trt.accuracy.measurement import measure, root_mean_square
+from pytest_trt.accuracy.measurement import measure
 from pytest_trt.accuracy.metrics import Metrics
 from pytest_trt.accuracy.problems import STRUCTURAL, Problem, class_problems, structure_problems, value_problems
 from pytest_trt.accuracy.ranking import Ranking, rank
@@ -234,8 +234,7 @@ def _compare_output(
     problems, note = structure_problems(a, e)
     if problems:
         return replace(found, problems=tuple(problems))
-    scale = root_mean_square(e) if limit.atol_scale else 0.0
-    metrics = measure(a, e, rtol=limit.rtol, atol=limit.atol_at(scale), allow_nonfinite=allow)
+    metrics = measure(a, e, rtol=limit.rtol, atol=limit.atol, atol_scale=limit.atol_scale, allow_nonfinite=allow)
     ranking: Ranking | None = None
     wanted = limit.top1 is not None or limit.topk is not None or labels is not None
     if wanted and a.size:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pytest_trt.accuracy.integers import ExactPass
 from pytest_trt.accuracy.metrics import Metrics
-from pytest_trt.accuracy.passes import CHUNK, ExactPass, FloatPass, chunks, dot
+from pytest_trt.accuracy.passes import CHUNK, FloatPass, chunks, segments, surely_within
+from pytest_trt.accuracy.sums import dot
+from pytest_trt.accuracy.totals import Totals
+from pytest_trt.accuracy.workers import in_order
 from pytest_trt.errors import InputsError, UsageError
 
 if TYPE_CHECKING:
@@ -46,20 +51,23 @@ def measure(
     *,
     rtol: float | None,
     atol: float | None,
+    atol_scale: float = 0.0,
     allow_nonfinite: bool = False,
 ) -> Metrics:
-    """Measure *actual* against *expected*, arrays of one shape, in a single pass.
+    """Measure *actual* against *expected*, arrays of one shape, in a single pass on all processors.
 
     An element is mismatched when ``|actual - expected| > atol + rtol·|expected|``, evaluated in float64.
-    ``rtol=None, atol=None`` judges no finite element. Integers and booleans are compared exactly, whatever
-    their widths, and a difference is a mismatch.
+    *atol_scale* adds its multiple of rms(expected), over the finite values, to *atol*. That is known at the end
+    only: stretches that could hold a mismatch are read again. ``rtol=None, atol=None`` judges no finite element.
+    Integers and booleans are compared exactly, whatever their widths, and a difference is a mismatch.
 
     Where one side is NaN or infinite, both agree only if both are NaN or both the same infinity. What
     disagrees is mismatched. What agrees is mismatched too, unless *allow_nonfinite*: a reference that is
     not finite cannot vouch for anything. Such elements take no part in sums and extremes.
 
     Raises InputsError when the shapes differ, when one side is floating-point and the other is not, or when
-    a dtype cannot be compared; UsageError for a negative or half-given tolerance.
+    a dtype cannot be compared; UsageError for a negative or half-given tolerance, and for an *atol_scale* times a
+    rms that float64 cannot hold.
     """
     a, e = np.asarray(actual), np.asarray(expected)
     if a.shape != e.shape:
@@ -69,15 +77,57 @@ def measure(
         raise InputsError(f"dtype {a.dtype} cannot be measured against {e.dtype}: only one is floating-point")
     if (rtol is None) != (atol is None):
         raise UsageError("give both rtol and atol, or neither")
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        if value is not None and not (value >= 0 and math.isfinite(value)):
-            raise UsageError(f"{name} must be finite and not negative, not {value!r}")
-    run = FloatPass(a, e, rtol, atol, allow_nonfinite) if floating[0] else ExactPass(a, e)
-    # Overflow of a float64 to infinity and 0/0 are dealt with where they arise.
-    with np.errstate(all="ignore"):
-        for offset, a_chunk, e_chunk in chunks(a, e):
-            run.add(offset, a_chunk, e_chunk)
-    return run.metrics(rtol, atol, allow_nonfinite)
+    for name, value in (("rtol", rtol), ("atol", atol), ("atol_scale", atol_scale)):
+        _check_limit(name, value)
+    starts = segments(a.size)
+    if not floating[0]:
+        totals = _merged(_spread(lambda: ExactPass(a, e), ExactPass.over, starts))
+        return totals.metrics(a, e, rtol=rtol, atol=atol, allow_nonfinite=allow_nonfinite, exact=True)
+    late = bool(atol_scale)
+    first = _spread(lambda: FloatPass(a, e, None if late else rtol, atol, allow_nonfinite), FloatPass.over, starts)
+    totals = _merged(first)
+    if late and rtol is not None and atol is not None:
+        limits = rtol, atol + atol_scale * _rms(totals.finite_expected_square, totals.finite_expected)
+        atol = limits[1]
+        _check_limit("atol with its share of rms(expected)", atol)
+        again = [start for start, part in zip(starts, first, strict=True) if _doubtful(part, *limits)]
+        for part in _spread(lambda: FloatPass(a, e, *limits, allow_nonfinite), FloatPass.judged, again):
+            totals.merge(part)
+    return totals.metrics(a, e, rtol=rtol, atol=atol, allow_nonfinite=allow_nonfinite, exact=False)
+
+
+def _check_limit(name: str, value: float | None) -> None:
+    if value is not None and not (value >= 0 and math.isfinite(value)):
+        raise UsageError(f"{name} must be finite and not negative, not {value!r}")
+
+
+def _spread(
+    make: Callable[[], FloatPass], do: Callable[[FloatPass, int], Totals], starts: Sequence[int]
+) -> list[Totals]:
+    """Return what *do* finds in the segments that begin at *starts*; *make* gives each thread its own pass."""
+
+    def worker() -> Callable[[int], Totals]:
+        run = make()
+        return lambda job: do(run, starts[job])
+
+    return in_order(len(starts), worker)
+
+
+def _doubtful(part: Totals, rtol: float, atol: float) -> bool:
+    """Can a segment that was measured without a limit hold a mismatch?"""
+    relative = math.inf if part.rel_undefined else part.greatest("max_rel")
+    return part.greatest("max_abs") > atol and not surely_within(relative, rtol)
+
+
+def _merged(parts: Sequence[Totals]) -> Totals:
+    whole = Totals()
+    for part in parts:
+        whole.merge(part)
+    return whole
+
+
+def _rms(square: float, count: int) -> float:
+    return math.sqrt(square / count) if count else 0.0
 
 
 def root_mean_square(array: ArrayLike) -> float:
@@ -95,4 +145,4 @@ def root_mean_square(array: ArrayLike) -> float:
                 square = dot(part, part)
             total += square
             count += len(part)
-    return math.sqrt(total / count) if count else 0.0
+    return _rms(total, count)

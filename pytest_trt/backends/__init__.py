@@ -133,7 +133,11 @@ class Built:
 
 
 class Clock(Protocol):
-    """Times repeated launches. ``name`` says how: ``graph``, ``sync`` (CUDA events), ``host``, ``simulated``."""
+    """Times repeated launches.
+
+    ``name`` says how: ``graph``, ``sync`` (CUDA events), ``host``, ``simulated``, or another mode with its traits
+    (``isolated+graph+held``). Durations of different names are not comparable.
+    """
 
     name: str
 
@@ -161,8 +165,12 @@ class Session(Protocol):
         """Compute once on the staged inputs. On a GPU this only enqueues."""
         ...
 
-    def clock(self) -> Clock:
-        """The most precise clock that this session has for ``launch``."""
+    def clock(self, mode: str = "graph", *, l2_flush: bool = False, streams: int = 1) -> Clock:
+        """The clock for ``launch`` in *mode* (see ``modes``); where no graph can be captured, its ``note`` says why.
+
+        *l2_flush* belongs to ``isolated``, *streams* to ``throughput``. Raises UnsupportedError for a mode that this
+        backend lacks, UsageError for an unknown one.
+        """
         ...
 
     def transfers_ms(self, feeds: Feeds) -> dict[str, float]:

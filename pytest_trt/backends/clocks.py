@@ -1,7 +1,8 @@
 """Clocks of a CUDA stream: how long one launch takes on the device, in ms; and a queue that keeps it busy.
 
-The method of trtexec: events around each launch on the stream that computes, differences taken per pair
-(offsets from one far event would lose microseconds to float32).
+Events around each launch on the stream that computes, differences taken per pair: offsets from one far event, as
+trtexec takes them, would lose microseconds to float32. The clocks of the modes ``queued``, ``isolated`` and
+``throughput`` are in modules of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.backends.cuda import Event, check, runtime
+from pytest_trt.backends.host_conditions import host_conditions
 from pytest_trt.backends.nvml import device_conditions
 from pytest_trt.errors import RunError
 
@@ -21,16 +23,17 @@ if TYPE_CHECKING:
 
     from pytest_trt.backends.cuda import Graph, Stream
 
-__all__ = ["GraphClock", "LaunchQueue", "SyncClock", "pick_clock"]
+__all__ = ["EventClock", "GraphClock", "LaunchQueue", "SyncClock", "pick_clock"]
 
 # Launches that may wait in the stream at once; the driver's queue holds about a thousand commands.
 _IN_FLIGHT = 256
 
 
-class _EventClock:
-    """What both clocks share: pairs of events, made once, and the readings of the device."""
+class EventClock:
+    """What clocks of a stream share: pairs of events, made once, and readings."""
 
     name = "events"
+    transfers = "left out"
 
     def __init__(self, stream: Stream, note: str = "") -> None:
         self.note = note  # why this clock and not a better one
@@ -38,16 +41,27 @@ class _EventClock:
         self._pairs: list[tuple[Event, Event]] = []
 
     def conditions(self) -> dict[str, Any]:
-        """SM clock, power, temperature and throttle reasons now; empty without nvidia-ml-py."""
+        """What the device (nothing without nvidia-ml-py) and the host do now, and how this clock measures.
+
+        ``transfers``: whether copies are part of the work: ``left out``, or in which memory. ``host_wait``: how the
+        host waits for the device: ``spin``, ``yield``, ``blocking``, or ``auto`` where CUDA chooses.
+        """
         found = runtime()
         device = check(found.cudaGetDevice(), "cudaGetDevice")
         bus_id = check(found.cudaDeviceGetPCIBusId(32, device), "cudaDeviceGetPCIBusId")
-        return device_conditions(bus_id.decode().rstrip("\0"))
+        readings = {**device_conditions(bus_id.decode().rstrip("\0")), **host_conditions()}
+        return {**readings, "transfers": self.transfers, "host_wait": self._host_wait()}
 
     def close(self) -> None:
         while self._pairs:
             for event in self._pairs.pop():
                 event.close()
+
+    def _host_wait(self) -> str:
+        found = runtime()
+        schedule = check(found.cudaGetDeviceFlags(), "cudaGetDeviceFlags") & int(found.cudaDeviceScheduleMask)
+        known = {"spin": "Spin", "yield": "Yield", "blocking": "BlockingSync"}
+        return next((k for k, v in known.items() if schedule == int(getattr(found, f"cudaDeviceSchedule{v}"))), "auto")
 
     def _events(self, count: int) -> list[tuple[Event, Event]]:
         while len(self._pairs) < count:
@@ -55,7 +69,7 @@ class _EventClock:
         return self._pairs[:count]
 
 
-class GraphClock(_EventClock):
+class GraphClock(EventClock):
     """CUDA events around one CUDA-graph launch, queued back to back: no launch gaps inside the times."""
 
     name = "graph"
@@ -111,7 +125,7 @@ class GraphClock(_EventClock):
         super().close()
 
 
-class SyncClock(_EventClock):
+class SyncClock(EventClock):
     """CUDA events around one plain enqueue, the stream synchronized after each: launch gaps count."""
 
     name = "sync"

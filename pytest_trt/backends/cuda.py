@@ -1,7 +1,8 @@
 """CUDA through cuda-python: streams, events, graphs and buffers.
 
-Only the runtime API is used, on the current device (``CUDA_VISIBLE_DEVICES`` chooses it). Objects own what
-they allocate until ``close()``, which may be called twice. Works with cuda-python 12.6 and later, 13 included.
+The runtime API is used, on the current device (``CUDA_VISIBLE_DEVICES`` chooses it), and the driver API for what it
+lacks. Objects own what they allocate until ``close()``, which may be called twice. Works with cuda-python 12.6 and
+later, 13 included.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "PinnedBuffer",
     "Stream",
     "check",
+    "driver",
     "native",
     "runtime",
 ]
@@ -41,6 +43,13 @@ _HINTS = {
 def runtime() -> Any:
     """The runtime API's module. Importing it needs no driver."""
     from cuda.bindings import runtime as module
+
+    return module
+
+
+def driver() -> Any:
+    """The driver API's module. Its calls share the context, streams and memory of the runtime API."""
+    from cuda.bindings import driver as module
 
     return module
 
@@ -66,11 +75,16 @@ def native(handle: Any) -> int:
 
 
 class Event:
-    """A point in a stream. Made with default flags: blocking synchronization would add to what it measures."""
+    """A point in a stream. The host spins while it waits for it, since sleeping adds to what it measures; a *blocking*
+    one lets it sleep."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, blocking: bool = False) -> None:
         self._runtime = runtime()
-        self.raw: Any = check(self._runtime.cudaEventCreate(), "cudaEventCreate")
+        if blocking:
+            flags = self._runtime.cudaEventBlockingSync
+            self.raw: Any = check(self._runtime.cudaEventCreateWithFlags(flags), "cudaEventCreateWithFlags")
+        else:
+            self.raw = check(self._runtime.cudaEventCreate(), "cudaEventCreate")
 
     def wait(self) -> None:
         """Block until the stream has reached this event; at once when it was never recorded."""
@@ -127,6 +141,10 @@ class Stream:
 
     def record(self, event: Event) -> None:
         check(self._runtime.cudaEventRecord(event.raw, self.raw), "cudaEventRecord")
+
+    def wait_for(self, event: Event) -> None:
+        """Let what is enqueued from here on begin when *event*, recorded in another stream, is reached."""
+        check(self._runtime.cudaStreamWaitEvent(self.raw, event.raw, 0), "cudaStreamWaitEvent")
 
     def upload(self, target: DeviceBuffer, source: PinnedBuffer, nbytes: int) -> None:
         """Enqueue a copy of *nbytes* from the host to the device."""
@@ -202,6 +220,10 @@ class _Buffer:
 
 class DeviceBuffer(_Buffer):
     """Memory on the device."""
+
+    def clear(self, stream: Stream) -> None:
+        """Enqueue writing zeros to all of it."""
+        check(self._runtime.cudaMemsetAsync(self.pointer, 0, self.nbytes, stream.raw), "cudaMemsetAsync")
 
     def _allocate(self, nbytes: int) -> Any:
         return check(self._runtime.cudaMalloc(nbytes), f"cudaMalloc of {nbytes} bytes")

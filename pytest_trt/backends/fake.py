@@ -4,9 +4,11 @@ It lets every gate, report and option be tested without a GPU, here and in the C
 plugin. Everything it prints says ``simulated``. Faults: ``error`` (relative error added to every float
 output), ``latency`` (factor on every sample), ``noise`` (relative spread of samples), ``fp32`` (1: the build
 silently ignores the precision), ``build`` (1: the build fails), ``hang`` (seconds that the build takes longer),
-``crash`` (1: the build dies of SIGSEGV, in a process of its own), ``log`` (1: the builder logs), ``reformats`` (so many
-layers that only move data), ``tactic`` (another number: other tactics), ``lottery`` (1: each build is another plan, with
-another latency), ``unstable`` (1: no two runs are equal), ``race`` (1: outputs of several contexts differ).
+``crash`` (1: the build dies of SIGSEGV, in a process of its own), ``log`` (1: the builder logs), ``reformats`` (so
+many layers that only move data), ``tactic`` (another number: other tactics), ``lottery`` (1: each build is another
+plan, with another latency), ``unstable`` (so many last bits from run to run), ``race`` (1: outputs of several
+contexts differ), ``fusion`` (relative error of what node number ``at``, the last one by default, makes; not at
+optimization level 0), ``shy`` (1: that error vanishes where its tensor is marked as an output).
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ import numpy as np
 
 from pytest_trt.backends import Availability, BuildOptions, BuildRequest, Built, Progress, Support, silent
 from pytest_trt.backends.build_child import inside_build_child, log_line
+from pytest_trt.backends.modes import MODES, check_mode
+from pytest_trt.backends.throughput_clock import ThroughputClock
 from pytest_trt.errors import BuildError, RunError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -48,6 +52,9 @@ _FAULTS = {
     "lottery": 0.0,
     "unstable": 0.0,
     "race": 0.0,
+    "fusion": 0.0,
+    "at": -1.0,
+    "shy": 0.0,
 }
 _LONGEST_HANG_S = 86400.0
 _TICKETS = itertools.count(1)
@@ -142,7 +149,29 @@ class FakeBackend:
             described["precision"]
         except (ValueError, TypeError, KeyError) as error:
             raise RunError(f"this is no plan of the fake backend: {error}") from error
+        if self.faults["fusion"] and request.options.opt_level != 0:
+            return FakeSession(self._misfused(request.model), described, self.faults)
         return FakeSession(request.model, described, self.faults)
+
+    def _misfused(self, model: Model) -> Model:
+        """*model* with a factor of 1 + ``fusion`` behind the node that was injected."""
+        import onnx
+
+        from pytest_trt.spec.model import Model
+        from pytest_trt.spec.precision.graph import Names, copy_model, infer_types
+
+        types, proto = infer_types(model.proto), copy_model(model.proto)
+        index = int(self.faults["at"]) % len(proto.graph.node)
+        node, names = proto.graph.node[index], Names(proto.graph)
+        tensor, is_output = node.output[0], node.output[0] in {value.name for value in proto.graph.output}
+        if self.faults["shy"] and is_output:
+            return model
+        node.output[0] = names.fresh(f"{tensor}_exact")
+        factor = names.fresh(f"{tensor}_factor")
+        value = onnx.helper.make_tensor(factor, types[tensor], (), [1 + self.faults["fusion"]])
+        proto.graph.initializer.append(value)
+        proto.graph.node.insert(index + 1, onnx.helper.make_node("Mul", [node.output[0], factor], [tensor]))
+        return Model.from_proto(proto, model.name)
 
 
 class FakeSession:
@@ -175,7 +204,10 @@ class FakeSession:
         outputs = dict(zip(self._names, self._evaluator.run(self._names, dict(feeds)), strict=True))
         if self._faults["unstable"]:
             self._calls += 1
-            outputs = {name: self._shifted(array, self._calls) for name, array in outputs.items()}
+            outputs = {
+                name: self._shifted(array, self._calls * int(self._faults["unstable"]))
+                for name, array in outputs.items()
+            }
         if self._faults["race"]:
             outputs = {name: self._shifted(array, self._context) for name, array in outputs.items()}
         error = self._faults["error"]
@@ -193,8 +225,17 @@ class FakeSession:
         if self._evaluator is None:
             raise RunError("the session is closed")
 
-    def clock(self) -> SimulatedClock:
-        return SimulatedClock(self._seed, self._faults["latency"], self._faults["noise"])
+    def clock(
+        self, mode: str = "graph", *, l2_flush: bool = False, streams: int = 1
+    ) -> SimulatedClock | ThroughputClock:
+        """The durations are the same in every mode; the name tells which one they are invented for."""
+        check_mode(FakeBackend.name, mode, MODES, l2_flush=l2_flush, flushes=True)
+        if mode == "throughput":
+            return ThroughputClock(self, {}, streams)
+        clock = SimulatedClock(self._seed, self._faults["latency"], self._faults["noise"])
+        if mode != "graph":
+            clock.name = "+".join(["simulated", mode, *(["l2-flush"] if l2_flush else [])])
+        return clock
 
     def transfers_ms(self, feeds: Feeds) -> dict[str, float]:  # noqa: ARG002 - nothing is transferred
         return {}
@@ -209,9 +250,9 @@ class FakeSession:
     @staticmethod
     def _shifted(array: Any, steps: int) -> Any:
         """*array* a few last bits further; what is no float stays."""
-        for _ in range(steps if array.dtype.kind == "f" else 0):
-            array = np.nextafter(array, np.asarray(np.inf, array.dtype))
-        return array
+        if array.dtype.kind != "f":
+            return array
+        return array + np.asarray(steps, array.dtype) * np.spacing(np.abs(array))
 
     def close(self) -> None:
         self._evaluator = None

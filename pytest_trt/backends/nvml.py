@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +24,9 @@ _REASONS = {
 
 
 def device_conditions(bus_id: str) -> dict[str, Any]:
-    """Read ``sm_clock_mhz``, ``power_w``, ``temperature_c`` and ``throttle_reasons`` of one device.
+    """Read ``sm_clock_mhz``, ``power_w``, ``temperature_c``, ``throttle_reasons`` and ``other_processes`` of a device.
 
+    ``other_processes`` is the number of processes besides this one that compute there; this one must use the device.
     *bus_id* is its PCI bus id, since NVML numbers devices in another order than CUDA does. A reading that
     this device does not give is left out; all are when nvidia-ml-py or the driver is missing.
     """
@@ -45,6 +47,7 @@ def device_conditions(bus_id: str) -> dict[str, Any]:
         "power_w": lambda: round(pynvml.nvmlDeviceGetPowerUsage(device) / 1000, 1),
         "temperature_c": lambda: int(pynvml.nvmlDeviceGetTemperature(device, pynvml.NVML_TEMPERATURE_GPU)),
         "throttle_reasons": lambda: [name for bit, name in _REASONS.items() if int(reasons(device)) & bit],
+        "other_processes": lambda: _others([int(p.pid) for p in pynvml.nvmlDeviceGetComputeRunningProcesses(device)]),
     }
     found = {}
     for name, read in readings.items():
@@ -53,6 +56,12 @@ def device_conditions(bus_id: str) -> dict[str, Any]:
         except pynvml.NVMLError:
             continue
     return found
+
+
+def _others(pids: list[int]) -> int:
+    """How many of *pids* are not us. NVML may number processes as the host does, where a container knows itself by
+    another number: then one of them is taken for this process."""
+    return len([pid for pid in pids if pid != os.getpid()]) if os.getpid() in pids else max(0, len(pids) - 1)
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,16 +1,21 @@
-"""The baseline files: ``baselines/<environment>/<model>.json``, one block per case, sorted and rounded for diffs."""
+"""The folder of baselines: what is stored for a case, and how it is replaced."""
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pytest_trt.baselines.changes import brief, change_lines
+from pytest_trt.baselines.entries import anchored, environment_of, fingerprint_of, make_entry
+from pytest_trt.baselines.files import SCHEMA_VERSION, exclusive, file_name, read, write
+from pytest_trt.baselines.match import Level, compatibility
+from pytest_trt.baselines.orphans import orphaned_cases
+from pytest_trt.baselines.state import Match
+from pytest_trt.baselines.waivers import Waiver, read_waivers, waiver_for
 from pytest_trt.environment import Environment
 from pytest_trt.errors import BaselineError
 from pytest_trt.record import Record
@@ -18,182 +23,202 @@ from pytest_trt.spec.case import Case
 
 __all__ = ["SCHEMA_VERSION", "BaselineStore", "Match", "environment_of"]
 
-SCHEMA_VERSION = 1
-
-# What a judgement reads of an entry; a file that was edited by hand or merged by git may lack it.
-_NEEDED = {"recorded", "accuracy", "latency"}
-
-
-@dataclass(frozen=True)
-class Match:
-    """What is stored for a case in an environment.
-
-    ``state``: ``current`` (the environment is the same: it gates), ``stale`` (the same device, but
-    ``differences`` in drivers or libraries: compared, not gated), ``missing`` (nothing to compare with).
-    """
-
-    state: str
-    entry: dict[str, Any] | None = None
-    file: Path | None = None
-    differences: tuple[str, ...] = ()
-
-    @property
-    def gates(self) -> bool:
-        return self.state == "current"
-
-    def to_json(self) -> dict[str, Any]:
-        found = {"median_ms": (self.entry.get("latency") or {}).get("median_ms")} if self.entry else {}
-        return {"state": self.state, **found, **({"differences": list(self.differences)} if self.differences else {})}
-
 
 class BaselineStore:
-    """Reads and writes one folder of baseline files. A missing folder is an empty one."""
+    """Reads and writes one folder of baseline files. A missing folder is an empty one.
+
+    Whatever writes does so inside ``exclusive()``, in which the files are read anew: two processes that accept at once
+    do not lose each other's entries.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._files: dict[Path, dict[str, Any]] = {}
+        self._held = False
 
-    def match(self, case: Case, environment: Environment) -> Match:
-        """Find the best stored entry for *case*. Raises BaselineError for a file that cannot be read."""
+    @cached_property
+    def waivers(self) -> tuple[Waiver, ...]:
+        """What ``waivers.toml`` says. Raises BaselineError."""
+        return read_waivers(self.root)
+
+    def match(
+        self, case: Case, environment: Environment, *, fingerprint: str = "", known: Collection[str] = ()
+    ) -> Match:
+        """Find the best stored entry for *case*. With the *fingerprint* of its model an entry of another name is found
+        as well, unless it is of one of the *known* models, which exist beside it. Raises BaselineError for a file that
+        cannot be read."""
+        found = self._stored(case, environment)
+        if found.entry is None and fingerprint:
+            found = self._renamed(case, environment, fingerprint[:16], known) or found
+        return replace(found, waiver=waiver_for(self.waivers, case.id))
+
+    def _stored(self, case: Case, environment: Environment) -> Match:
         stale: Match | None = None
+        elsewhere = []
         for file in self.files(case.model):
             content = self.load(file)
             entry = content["cases"].get(case.id)
             if entry is None:
                 continue
-            stored = content["environment"]
-            differences = environment.differences(stored)
-            if not differences:
+            alike = compatibility(content["environment"], environment)
+            if alike.level is Level.EXACT:
                 return Match("current", entry, file)
-            same_device = stored.get("device") == environment.device and stored.get("backend") == environment.backend
-            if same_device and (stale is None or entry["recorded"] > (stale.entry or {})["recorded"]):
-                stale = Match("stale", entry, file, tuple(differences))
-        return stale or Match("missing")
+            if alike.level is Level.OTHER:
+                elsewhere.append(str(content["environment"].get("device")))
+            elif stale is None or entry["recorded"] > (stale.entry or {})["recorded"]:
+                stale = Match("stale", entry, file, alike.differences)
+        return stale or Match("missing", elsewhere=tuple(dict.fromkeys(elsewhere)))
+
+    def _renamed(self, case: Case, environment: Environment, fingerprint: str, known: Collection[str]) -> Match | None:
+        """The entry of the same model and axes under another id: of the present environment before one that is like
+        it, then the latest."""
+        present = {replace(case, model=name).id for name in known}
+        found = []
+        for file in self.files():
+            try:
+                content = self.load(file)
+            except BaselineError:
+                continue  # another model's file, which is said where that model is tested
+            alike = compatibility(content["environment"], environment)
+            for name, entry in content["cases"].items():
+                same = name.endswith(f"-{case.variant_id}") and entry.get("model_fingerprint") == fingerprint
+                if same and name not in present and alike.level is not Level.OTHER:
+                    rank = (alike.level is Level.EXACT, entry["recorded"], name)
+                    found.append((rank, Match("renamed", entry, file, alike.differences, name)))
+        return max(found, key=lambda pair: pair[0])[1] if found else None
+
+    def orphans(self, cases: Sequence[Case], environment: Environment) -> list[tuple[Case, dict[str, Any]]]:
+        """The entries of this environment whose case is gone, given all *cases* that a run has of their model."""
+        found = []
+        for file in {file: None for case in cases for file in self.files(case.model)}:
+            content = self.load(file)
+            if compatibility(content["environment"], environment).level is Level.EXACT:
+                stored = content["cases"]
+                found += [(case, stored[case.id]) for case in orphaned_cases(stored, cases)]
+        return found
 
     def files(self, model: str | None = None) -> list[Path]:
         """The baseline files, of one *model* or of all."""
-        return sorted(self.root.glob(f"*/{_file_name(model) if model else '*.json'}"))
+        return sorted(self.root.glob(f"*/{file_name(model) if model else '*.json'}"))
 
     def load(self, file: Path) -> dict[str, Any]:
+        """The content of *file*, read once. Raises BaselineError."""
         if file not in self._files:
-            try:
-                content = json.loads(file.read_text(encoding="utf-8"))
-                if content["schema"] != SCHEMA_VERSION:
-                    raise BaselineError(
-                        f"{file}: schema {content['schema']} is not {SCHEMA_VERSION}",
-                        hint="upgrade pytest-trt, or record it anew",
-                    )
-                if not isinstance(content["cases"], dict) or not isinstance(content["environment"], dict):
-                    raise TypeError("cases and environment must be objects")
-                for name, entry in content["cases"].items():
-                    if not isinstance(entry, dict) or not entry.keys() >= _NEEDED:
-                        raise TypeError(f"case {name!r} needs {', '.join(sorted(_NEEDED))}")
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise BaselineError(
-                    f"{file}: not a baseline file ({type(error).__name__}: {error})",
-                    hint="restore it from git, or delete it and record it anew",
-                ) from error
-            self._files[file] = content
+            self._files[file] = read(file)
         return self._files[file]
 
-    def accept(self, records: Iterable[Record], *, reason: str) -> list[str]:
-        """Write *records* as baselines; return a line ``id: old → new`` for each. Files appear atomically."""
-        groups: dict[tuple[Environment, str], list[Record]] = {}
-        for record in records:
-            groups.setdefault((environment_of(record), record.case.model), []).append(record)
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Write alone, on what is in the files now. May be entered again by whoever holds it."""
+        if self._held:
+            yield
+            return
+        with exclusive(self.root):
+            self._files.clear()
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
+
+    def accept(
+        self,
+        records: Iterable[Record],
+        *,
+        reason: str,
+        anchor: bool = False,
+        known: Collection[str] = (),
+        unsteady: Mapping[str, str] | None = None,
+    ) -> list[str]:
+        """Write *records* as recent recordings, with *anchor* as anchors too; return lines ``id: old → new``.
+
+        *unsteady* says of case ids why they are written although they do not repeat. A renamed case (see ``match``)
+        takes its old entry's anchor along. Files appear atomically.
+        """
         lines = []
-        for (environment, model), group in groups.items():
-            # Found when its turn comes: a group before may have taken the name.
-            file = self._file(environment, model)
-            content: dict[str, Any] = (
-                self.load(file)
-                if file.exists()
-                else {"schema": SCHEMA_VERSION, "environment": environment.to_json(), "cases": {}}
-            )
-            for record in group:
-                old = content["cases"].get(record.case.id)
-                content["cases"][record.case.id] = new = _entry(record, reason, old)
-                lines.append(f"{record.case.id}: {_brief(old)} → {_brief(new)}")
-            self._write(file, content)
+        with self.exclusive():
+            for record in records:
+                environment, name = environment_of(record), record.case.id
+                past = self.match(record.case, environment, fingerprint=fingerprint_of(record), known=known)
+                # Found when its turn comes: a record before may have taken the name.
+                file = self._file(environment, record.case.model)
+                content = self._content(file, environment.to_json())
+                old = past.entry if past.found in ("current", "renamed") else None
+                why = (unsteady or {}).get(name, "")
+                content["cases"][name] = new = make_entry(record, reason, old, anchor=anchor, unsteady=why)
+                lines += change_lines(name, past.entry, new, past.differences)
+                self._write(file, content)
+        return lines
+
+    def rename(self, records: Iterable[Record], *, known: Collection[str] = ()) -> list[str]:
+        """Give each of *records* the entry that its case has under another id, values untouched; return lines."""
+        lines = []
+        with self.exclusive():
+            for record in records:
+                case, environment = record.case, environment_of(record)
+                past = self.match(case, environment, fingerprint=fingerprint_of(record), known=known)
+                if past.found != "renamed" or past.file is None or past.entry is None:
+                    continue
+                stored = self.load(past.file)["environment"]
+                file = self._free(past.file.parent, case.model, stored.__eq__)
+                content = self._content(file, stored)
+                # First the new place: an interruption leaves two entries, not none.
+                content["cases"][case.id] = past.entry
+                self._write(file, content)
+                self._delete(past.file, past.renamed_from)
+                lines.append(f"{past.renamed_from} → {case.id}: {brief(past.entry)}")
+        return lines
+
+    def remove(self, records: Iterable[Record]) -> list[str]:
+        """Delete the entries of *records*' cases in their environments; return lines ``id: old → none``."""
+        lines = []
+        with self.exclusive():
+            for record in records:
+                past = self.match(record.case, environment_of(record))
+                if past.found == "current" and past.file is not None:
+                    self._delete(past.file, record.case.id)
+                    lines.append(f"{record.case.id}: {brief(past.entry)} → none")
+        return lines
+
+    def move_anchors(self, *, reason: str) -> list[str]:
+        """Make every recent recording its own anchor, as a release does; return lines ``id: old → new``."""
+        lines = []
+        with self.exclusive():
+            for file in self.files():
+                content = self.load(file)
+                moved = {name: entry for name, entry in content["cases"].items() if "anchor" in entry}
+                for name, entry in moved.items():
+                    lines.append(f"{name}: {brief(entry['anchor'])} → {brief(entry)}")
+                    content["cases"][name] = anchored(entry, reason)
+                if moved:
+                    self._write(file, content)
         return lines
 
     def _file(self, environment: Environment, model: str) -> Path:
-        """The file of *environment*: another one of the same name (a driver update, say) keeps its own, so that the
+        """The file of *environment*: another one of the same name (a driver's branch, say) keeps its own, so that the
         cases which did not run since stay visible as stale."""
+        folder = self.root / environment.slug
+        return self._free(folder, model, lambda stored: compatibility(stored, environment).level is Level.EXACT)
+
+    def _free(self, folder: Path, model: str, fits: Callable[[Mapping[str, Any]], bool]) -> Path:
+        """*model*'s file in *folder*, or in the first of its namesakes ``-2``, ``-3`` … where it is free or fits."""
         number = 1
         while True:
-            folder = self.root / (environment.slug if number == 1 else f"{environment.slug}-{number}")
-            file = folder / _file_name(model)
-            if not file.exists() or not environment.differences(self.load(file)["environment"]):
+            file = (folder if number == 1 else folder.with_name(f"{folder.name}-{number}")) / file_name(model)
+            if not file.exists() or fits(self.load(file)["environment"]):
                 return file
             number += 1
 
+    def _content(self, file: Path, environment: Mapping[str, Any]) -> dict[str, Any]:
+        new = {"schema": SCHEMA_VERSION, "environment": dict(environment), "cases": {}}
+        return self.load(file) if file.exists() else new
+
     def _write(self, file: Path, content: dict[str, Any]) -> None:
-        content["cases"] = dict(sorted(content["cases"].items()))
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".tmp")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                    stream.write(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=False) + "\n")
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                Path(name).chmod(0o644)
-                Path(name).replace(file)
-            finally:
-                Path(name).unlink(missing_ok=True)
-        except OSError as error:
-            raise BaselineError(
-                f"{file}: cannot be written: {error}", hint="choose another folder with --trt-baselines"
-            ) from error
+        write(file, content)
         self._files[file] = content
 
-
-def environment_of(record: Record) -> Environment:
-    """The environment that a record was made in."""
-    stored = dict(record.environment or {})
-    return Environment(**{**stored, "libraries": tuple(sorted(stored["libraries"].items()))})
-
-
-def _file_name(model: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in model) + ".json"
-
-
-def _entry(record: Record, reason: str, old: dict[str, Any] | None) -> dict[str, Any]:
-    outputs = (record.accuracy or {}).get("outputs", {})
-    fingerprint = (record.engine or {}).get("model_fingerprint", "")[:16]
-    # A run of one part alone (--trt-latency=off, -k latency) keeps what is stored of the other for the same model.
-    kept = old if old and old.get("model_fingerprint") == fingerprint else {}
-    accuracy = {
-        name: {k: _rounded(o.get(k)) for k in ("max_abs", "rmse", "cosine", "top1")}
-        for name, o in sorted(outputs.items())
-    }
-    latency = {"clock": record.latency["clock"], **record.latency["summary"]} if record.latency else None
-    # The plan is the one that the latency was measured on.
-    measured = kept if latency is None and kept.get("latency") else record.engine or {}
-    return {
-        "recorded": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "reason": reason,
-        **({"simulated": True} if record.simulated else {}),
-        "model_fingerprint": fingerprint,
-        "accuracy": accuracy or kept.get("accuracy", {}),
-        "latency": latency or kept.get("latency"),
-        **{name: measured.get(name) for name in ("plan", "plan_bytes")},
-        **{name: found for name in ("structure", "lock") if (found := _engines(record, kept, name))},
-    }
-
-
-def _engines(record: Record, kept: dict[str, Any], name: str) -> Any:
-    """What the entry says of the engine: the new one's, or what is stored where this run did not look."""
-    return (record.engine or {}).get(name) or kept.get(name)
-
-
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-def _brief(entry: dict[str, Any] | None) -> str:
-    if entry is None:
-        return "none"
-    median = (entry.get("latency") or {}).get("median_ms")
-    return f"{median:.4g} ms" if median is not None else "no latency"
+    def _delete(self, file: Path, name: str) -> None:
+        content = self.load(file)
+        del content["cases"][name]
+        write(file, content)
+        del self._files[file]  # the last case took the file with it

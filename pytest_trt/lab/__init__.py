@@ -13,9 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends import Session
-from pytest_trt.baselines.drift import accuracy_drift
+from pytest_trt.baselines.anchors import accuracy_sentences
+from pytest_trt.baselines.entries import fingerprint_of
 from pytest_trt.baselines.store import BaselineStore, Match
-from pytest_trt.errors import AccuracyFailure, LatencyFailure
+from pytest_trt.errors import AccuracyFailure
 from pytest_trt.lab.engine_gate import judge_against_baseline, judge_census
 from pytest_trt.lab.workshop import Workshop
 from pytest_trt.record import Record, accuracy_section, latency_section
@@ -104,11 +105,11 @@ class Lab(Workshop):
         comparison = Comparison.merge(parts)
         record.accuracy = {**accuracy_section(comparison), "points": points}
         match = self.match(case, record)
-        drift = accuracy_drift((match.entry or {})["accuracy"], record.accuracy["outputs"]) if match.gates else []
+        drift = accuracy_sentences(match, record.accuracy["outputs"]) if match.gates else []
         record.accuracy["drift"] = drift
         if not comparison.ok:
             raise AccuracyFailure(f"{case}: {comparison.summary}", f"{comparison.detail}\n\n{self.reproduce(case)}")
-        if drift:
+        if drift and match.gates_on("accuracy"):
             evidence = [*drift, f"baseline     {match.file}", "", self.reproduce(case)]
             raise AccuracyFailure(f"{case}: accuracy regressed against the baseline", "\n".join(evidence))
         judge_against_baseline(self.settings, record, match, self.reproduce(case))
@@ -139,39 +140,19 @@ class Lab(Workshop):
     def measure(self, case: Case, record: Record, threshold: float | None = None) -> Verdict | None:
         """Measure the case at its opt shapes, judge it against its baseline, and fill *record*.
 
-        Returns None where no baseline of the same clock is stored. The verdict on a stale baseline is returned and
-        gates nothing. Raises LatencyFailure for a regression.
+        Returns None where no baseline of the same clock is stored, else the worse of the verdicts on the recent one
+        and on the anchor. That on a stale baseline gates nothing. Raises LatencyFailure for a regression.
         """
-        from pytest_trt.latency.gate import Outcome, decide
-        from pytest_trt.latency.stats import Summary, summarize
+        from pytest_trt.lab.baseline_gate import judge_against_recordings
+        from pytest_trt.latency.stats import summarize
 
         taken, transfers, note = self._sample(case, self._judged_session(case, record))
         summary = summarize(*(samples.values_ms for samples in taken))
-        clock = taken[0].clock
         record.latency = latency_section(taken, summary, transfers, note)
         match = self.match(case, record)
-        stored = (match.entry or {}).get("latency")
-        if not stored or stored["clock"] != clock:
-            return None
-        verdict = decide(
-            Summary.from_json(stored),
-            summary,
-            threshold=self.threshold(case, threshold),
-            clock=clock,
-            rebuilt=(match.entry or {}).get("plan") != (record.engine or {})["plan"],
-            repeats="loads",
+        return judge_against_recordings(
+            record, match, summary, self.threshold(case, threshold), self.measure_again(case)
         )
-        record.verdict = {**verdict.to_json(), "gates": match.gates}
-        if match.gates and verdict.outcome is Outcome.FAIL:
-            evidence = [
-                f"measured     {summary.median_ms:.4g} ms ({clock}, {summary.loads} loads)",
-                f"baseline     {stored['median_ms']:.4g} ms, recorded {(match.entry or {})['recorded']}, {match.file}",
-                f"noise        {verdict.level}",
-                "",
-                self.measure_again(case),
-            ]
-            raise LatencyFailure(f"{case}: {verdict.sentence}", "\n".join(evidence))
-        return verdict
 
     def _sample(self, case: Case, session: Session) -> tuple[list[Samples], dict[str, float], str]:
         from pytest_trt.latency.timer import sample
@@ -184,15 +165,22 @@ class Lab(Workshop):
                 if load:
                     session = self.reload(case)
                 session.stage(feeds)
-                clock, seconds = session.clock(), settings.duration / settings.loads
-                # The device is warm after the first load; the others only need their own first launches behind them.
-                warmup = settings.warmup / (4 if load else 1)
-                taken.append(sample(session.launch, clock, warmup_seconds=warmup, duration_seconds=seconds))
+                clock = session.clock(settings.latency_mode, l2_flush=settings.l2_flush, streams=settings.streams)
+                found = sample(
+                    session.launch,
+                    clock,
+                    # The device is warm after the first load; the others only need their own first launches done.
+                    warmup_seconds=settings.warmup / (4 if load else 1),
+                    duration_seconds=settings.duration / settings.loads,
+                    interval=settings.interval,
+                )
+                taken.append(found)
             return taken, session.transfers_ms(feeds), getattr(clock, "note", "")
 
     def match(self, case: Case, record: Record) -> Match:
         """Find the case's baseline and note its state in *record*."""
-        match = self.baselines.match(case, self.environment(case.backend))
+        fingerprint, known = fingerprint_of(record), self._manifests
+        match = self.baselines.match(case, self.environment(case.backend), fingerprint=fingerprint, known=known)
         record.baseline = match.to_json()
         return match
 
@@ -207,7 +195,11 @@ class Lab(Workshop):
 
     def measure_again(self, case: Case) -> str:
         """The command that measures *case* again."""
-        return f"reproduce    pytest {self._arguments(case, '--trt-')} -k latency"
+        settings = self.settings
+        how = f" --trt-latency-mode={settings.latency_mode}" if settings.latency_mode != "graph" else ""
+        how += " --trt-l2-flush=on" if settings.l2_flush else ""
+        how += f" --trt-streams={settings.streams}" if settings.latency_mode == "throughput" else ""
+        return f"reproduce    pytest {self._arguments(case, '--trt-')}{how} -k latency"
 
     def _arguments(self, case: Case, prefix: str) -> str:
         manifest, settings = self.manifest(case), self.settings

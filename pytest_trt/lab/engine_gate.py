@@ -53,7 +53,7 @@ def _settle(mode: str, record: Record, match: Match, what: str, lines: list[str]
         return
     for line in lines:
         _note(record, f"{what}_changed", line)
-    if mode == "fail" and match.gates:
+    if mode == "fail" and match.gates_on("engine"):
         evidence = [*lines, f"baseline     {match.file}", "", reproduce]
         raise EngineFailure(f"{record.case}: the engine's {what} differ from the baseline", "\n".join(evidence))
     shown = "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")

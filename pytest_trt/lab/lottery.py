@@ -82,9 +82,10 @@ def _measure(lab: Workshop, sessions: list[Session], feeds: Any) -> list[float]:
         for taken, session in zip(times, sessions, strict=True):
             found = sample(
                 session.launch,
-                session.clock(),
+                session.clock(settings.latency_mode, l2_flush=settings.l2_flush, streams=settings.streams),
                 warmup_seconds=settings.warmup if number == 0 else settings.warmup / 4,
                 duration_seconds=settings.duration / _ROUNDS,
+                interval=settings.interval,
             )
             taken.append(float(median(found.values_ms)))
     return [median(taken) for taken in times]

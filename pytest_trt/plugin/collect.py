@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_trt.errors import Failure, InputsError, ManifestError, ModelError, ProfileError, TrtError
+from pytest_trt.errors import BaselineFailure, Failure, InputsError, ManifestError, ModelError, ProfileError, TrtError
 from pytest_trt.plugin.options import get_lab, get_settings
 from pytest_trt.plugin.parts import Part, add_record, judge_states, run_part
 
@@ -100,7 +100,7 @@ class TextItem(pytest.Item):
 
 
 class ModelItem(TextItem):
-    """Does the model load, do its profiles fit, can its inputs be read?"""
+    """Does the model load, do its profiles fit, can its inputs be read? Which of its baselines have no case?"""
 
     def __init__(self, *, manifest: Manifest | None, error: TrtError | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -112,8 +112,24 @@ class ModelItem(TextItem):
             raise self.error
         lab = get_lab(self.config)
         if self.manifest is not None:
-            for case in lab.cases(self.manifest):
+            cases = lab.cases(self.manifest)
+            for case in cases:
                 lab.inputs(case, lab.profile(case).at("opt")).samples(lab.profile(case).at("opt"), limit=1)
+            self._judge_orphans(cases)
+
+    def _judge_orphans(self, cases: list[Case]) -> None:
+        from pytest_trt.baselines.state import complaint
+        from pytest_trt.lab.baseline_gate import orphans
+
+        said = None
+        for record in orphans(get_lab(self.config), cases):
+            add_record(self, record)
+            found = complaint(record.baseline, strict=get_settings(self.config).baseline == "strict")
+            if found:
+                record.outcomes["baseline"], record.messages["baseline"] = "failed", found[0]
+                said = said or (f"{record.case}: {found[0]}", found[1])
+        if said:
+            raise BaselineFailure(*said)
 
 
 class CaseItem(TextItem):
@@ -136,12 +152,14 @@ class CaseItem(TextItem):
         }
         if self.part in acts:
             self._run(record, lambda: acts[self.part](self.case, record))
+            if self.part is Part.ACCURACY and settings.latency == "off":  # no other item of the case asks
+                judge_states(record, self.part, inconclusive=settings.inconclusive, baseline=settings.baseline)
             return
         from pytest_trt.plugin.benchmark import feed
 
         try:
             self._run(record, lambda: lab.measure(self.case, record))
-            judge_states(record, inconclusive=settings.inconclusive, baseline=settings.baseline)
+            judge_states(record, self.part, inconclusive=settings.inconclusive, baseline=settings.baseline)
         finally:
             feed(self, record)
 

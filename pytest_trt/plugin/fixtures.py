@@ -132,7 +132,7 @@ def trt_latency(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) ->
                 lambda: trt_lab.measure(trt_case, record, limit),
                 lambda: trt_lab.build_log(trt_case),
             )
-            judge_states(record, inconclusive=settings.inconclusive, baseline=settings.baseline)
+            judge_states(record, Part.LATENCY, inconclusive=settings.inconclusive, baseline=settings.baseline)
             return verdict
         finally:
             feed(request.node, record)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from pytest_trt.errors import Failure, LatencyFailure, TrtError, UnsupportedError
+from pytest_trt.errors import BaselineFailure, Failure, LatencyFailure, TrtError, UnsupportedError
 
 if TYPE_CHECKING:
     from pytest_trt.record import Record
@@ -95,16 +95,15 @@ def _attach(item: pytest.Item, log: str) -> None:
         item.add_report_section("call", "build log", "\n".join(lines))
 
 
-def judge_states(record: Record, *, inconclusive: str, baseline: str) -> None:
-    """Turn the states that the user declared fatal into a failure. Raises LatencyFailure."""
-    state, gates = (record.baseline or {}).get("state"), (record.verdict or {}).get("gates")
-    if baseline == "strict" and state in ("missing", "stale"):
-        changed = "; ".join((record.baseline or {}).get("differences", []))
-        record.outcomes["latency"] = "failed"
-        raise LatencyFailure(
-            f"{record.case}: the baseline is {state}{f' ({changed})' if changed else ''}",
-            "accept       pytest … --trt-update-baselines=new",
-        )
+def judge_states(record: Record, part: Part, *, inconclusive: str, baseline: str) -> None:
+    """Turn the states that must not pass, and those that the user declared fatal, into a failure. Raises
+    BaselineFailure and LatencyFailure."""
+    from pytest_trt.baselines.state import complaint
+
+    said, gates = complaint(record.baseline, strict=baseline == "strict"), (record.verdict or {}).get("gates")
+    if said:
+        record.outcomes[part.value], record.messages[part.value] = "failed", said[0]
+        raise BaselineFailure(f"{record.case}: {said[0]}", said[1])
     if inconclusive == "fail" and gates and record.outcomes.get("latency") == "inconclusive":
         record.outcomes["latency"] = "failed"
         raise LatencyFailure(

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from pytest_trt.baselines.state import baseline_notes
 from pytest_trt.record import Record
 from pytest_trt.report.tables import providers
 
@@ -105,7 +106,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         r.messages[p] for r in records for p, o in r.outcomes.items() if o == "skipped" and p in r.messages
     ):
         lines.append(f"skipped ({count}): {reason}")
-    lines += _baseline_notes(records)
+    lines += baseline_notes(records)
     undecided = [r for r in records if r.outcomes.get("latency") == "inconclusive" and r.verdict]
     if undecided:
         seen = max(r.verdict["detectable"] for r in undecided if r.verdict)
@@ -117,6 +118,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         lines += [f"{record.case.id}: {remark}" for remark in (record.engine or {}).get("remarks", ())]
         if note := (record.latency or {}).get("note"):
             lines.append(f"{record.case.id}: {note}")
+        lines += [f"{record.case.id}: latency: {said}" for said in (record.latency or {}).get("disturbed", ())]
         if record.streams:
             lines.append(f"{record.case.id}: {streams_line(record.streams)}")
         if record.builds:
@@ -156,21 +158,3 @@ def _counted(values: Any) -> list[tuple[str, int]]:
     for value in values:
         counts[value] = counts.get(value, 0) + 1
     return list(counts.items())
-
-
-def _baseline_notes(records: Sequence[Record]) -> list[str]:
-    states: dict[str, list[Record]] = {}
-    for record in records:
-        states.setdefault((record.baseline or {}).get("state", ""), []).append(record)
-    lines = []
-    if "missing" in states:
-        lines.append(
-            f"baselines: {len(states['missing'])} missing for this environment, so nothing was gated there;"
-            " record them with --trt-update-baselines=new"
-        )
-    for record in states.get("stale", [])[:1]:
-        changed = "; ".join((record.baseline or {}).get("differences", []))
-        lines.append(f"baselines: {len(states['stale'])} stale, compared but not gated ({changed})")
-    if "new" in states:
-        lines.append(f"baselines: {len(states['new'])} new")
-    return lines

@@ -280,7 +280,7 @@ def test_graph_and_sync_clock(backend):
             assert conditions["sm_clock_mhz"] > 0
             assert isinstance(conditions["throttle_reasons"], list)
         else:
-            assert conditions == {}
+            assert "sm_clock_mhz" not in conditions
 
 
 def test_staged_inputs_survive_other_runs(backend):

@@ -15,9 +15,9 @@ Run = Callable[..., pytest.RunResult]
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A root directory with one model in ``models/tiny``; its cache is its own."""
     monkeypatch.setenv("PYTEST_TRT_CACHE_DIR", str(pytester.path / "cache"))
-    # Sampling for long would only cost time: the clock of the fake backend is simulated.
+    # On the simulated clock the interval ends the sampling, after milliseconds; on the host's clock this does.
     monkeypatch.setenv("PYTEST_TRT_WARMUP", "0")
-    monkeypatch.setenv("PYTEST_TRT_DURATION", "0.001")
+    monkeypatch.setenv("PYTEST_TRT_DURATION", "0.3")
     # pytest-benchmark switches itself off in a worker of xdist, which the outer run may be.
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     pytester.makeini("[pytest]\n")

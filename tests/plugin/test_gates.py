@@ -66,6 +66,8 @@ def test_the_life_of_a_baseline(run: Run, project: Path) -> None:
         "--trt-update-baselines=failed",
         "--trt-reason=a slower but exact kernel",
     )
+    drifted = run("models", "--trt-fake=latency=1.5")
+    moved = run("models", "--trt-fake=latency=1.5", "--trt-update-baselines=anchor", "--trt-reason=release 2")
     after = run("models", "--trt-fake=latency=1.5")
 
     recorded.assert_outcomes(passed=5)
@@ -75,10 +77,15 @@ def test_the_life_of_a_baseline(run: Run, project: Path) -> None:
         ["tiny[[]fp32, b1, fake]: +50.*slower by more than 5.0%*", "baseline     * ms, recorded *"]
     )
     accepted.assert_outcomes(passed=3, failed=2)  # accepting never turns the run green that it happens in
-    accepted.stdout.fnmatch_lines(["*tiny-fp32-b1-fake: * ms → * ms"])
+    accepted.stdout.fnmatch_lines(
+        ["*tiny-fp32-b1-fake: * ms * → * ms *, +*% (95 % interval *", "*the anchor stays: * ms*"]
+    )
+    drifted.assert_outcomes(passed=3, failed=2)  # accepting moves the recent baseline, not the anchor
+    drifted.stdout.fnmatch_lines(["baseline     * ms, recorded *(the anchor, *"])
+    moved.assert_outcomes(passed=3, failed=2)
     after.assert_outcomes(passed=5)
     assert "a slower but exact kernel" not in kept
-    assert "a slower but exact kernel" in next(project.glob("baselines/*/tiny.json")).read_text()
+    assert "release 2" in next(project.glob("baselines/*/tiny.json")).read_text()
 
 
 def test_a_removed_baseline_is_reported_and_strict_fails(run: Run, project: Path) -> None:
@@ -153,3 +160,40 @@ def test_a_second_run_builds_nothing(run: Run, project: Path) -> None:
     second.stdout.fnmatch_lines(["engines: 0 built*, 4 from the cache"])
     assert fresh == {True}
     assert {r["engine"]["fresh"] for r in report(project).values()} == {False}
+
+
+def test_a_baseline_of_another_latency_mode_is_not_compared(run: Run, project: Path) -> None:
+    run("models", "--trt-update-baselines=new")
+    slow = ("--trt-fake=latency=2", "-k", "latency", "--trt-report=report.json")
+    run("models", "--trt-latency-mode=isolated", "--trt-l2-flush=on", *slow).assert_outcomes(passed=2, deselected=3)
+    for record in report(project).values():
+        assert record["verdict"] is None
+        assert record["latency"]["clock"] == "simulated+isolated+l2-flush"
+        assert record["latency"]["note"].endswith("the baseline was measured by another clock (simulated)")
+    run("models", *slow).assert_outcomes(failed=2, deselected=3)
+
+
+def test_a_latency_mode_has_baselines_and_commands_of_its_own(run: Run, project: Path) -> None:
+    mode = ("models", "--trt-latency-mode=throughput", "--trt-streams=2", "-k", "latency")
+    run(*mode, "--trt-update-baselines=new")
+    result = run(*mode, "--trt-fake=latency=2", "--trt-report=report.json")
+
+    result.assert_outcomes(failed=2, deselected=5)
+    result.stdout.fnmatch_lines(["reproduce *--trt-latency-mode=throughput --trt-streams=2 -k latency"])
+    for record in report(project).values():
+        assert record["verdict"]["clock"] == "throughput+streams=2+simulated"
+        assert {"ended", "half_width", "warm", "warmup_seconds"} == set(record["latency"]["course"][0])
+
+
+def test_a_latency_mode_that_the_backend_lacks_is_skipped(run: Run) -> None:
+    result = run("models", "--trt-latency-mode=queued", "-k", "latency", "-rs", backend="onnxruntime-cpu")
+
+    result.assert_outcomes(skipped=2, deselected=3)
+    result.stdout.fnmatch_lines(["*onnxruntime-cpu has no latency mode 'queued'*"])
+
+
+def test_the_interval_ends_the_sampling(run: Run, project: Path) -> None:
+    mode = ("models", "--trt-duration=30", "-k", "latency", "--trt-report=report.json")
+    run(*mode, "--trt-interval=1%").assert_outcomes(passed=2, deselected=3)
+    for record in report(project).values():
+        assert {load["ended"] for load in record["latency"]["course"]} == {"interval"}

@@ -72,7 +72,9 @@ def test_other_versions_on_the_same_device_are_stale(tmp_path: Path, changes: di
 def test_another_device_or_backend_is_no_baseline(tmp_path: Path, changes: dict[str, Any]):
     BaselineStore(tmp_path).accept([passed()], reason="first recording")
 
-    assert match(tmp_path, on(passed(), **changes)).state == "missing"
+    found = match(tmp_path, on(passed(), **changes))
+    assert (found.state, found.gates, found.entry) == ("missing", False, None)
+    assert found.elsewhere == (ENVIRONMENT["device"],)
 
 
 def test_another_case_has_no_baseline(tmp_path: Path):
@@ -109,8 +111,8 @@ def test_what_is_written(tmp_path: Path):
     content = json.loads(text)
 
     assert lines == [
-        "digits-int8-b8[-JIT_CONVOLUTIONS]-tensorrt: none → 0.5 ms",
-        "digits-fp16-b8-tensorrt: none → 1.25 ms",
+        "digits-int8-b8[-JIT_CONVOLUTIONS]-tensorrt: none → 0.5 ms ±2.8%",
+        "digits-fp16-b8-tensorrt: none → 1.25 ms ±2.8%",
     ]
     assert list(content) == ["schema", "environment", "cases"]
     assert (content["schema"], content["environment"]) == (SCHEMA_VERSION, ENVIRONMENT)
@@ -124,6 +126,7 @@ def test_what_is_written(tmp_path: Path):
         "latency": {"clock": "graph", **latency()["summary"]},
         "plan": "cd" * 32,
         "plan_bytes": 1_234_567,
+        "engine": "ab" * 32,
     }
     assert text.endswith("}\n")
     assert "NaN" not in text
@@ -152,7 +155,7 @@ def test_accepting_again_replaces_the_case_and_keeps_the_others(tmp_path: Path):
     BaselineStore(tmp_path).accept([passed(), passed(profile="b1")], reason="first recording")
     lines = BaselineStore(tmp_path).accept([passed(median_ms=2.0)], reason="slower, but right")
 
-    assert lines == ["digits-fp16-b8-tensorrt: 1.25 ms → 2 ms"]
+    assert lines[0] == ("digits-fp16-b8-tensorrt: 1.25 ms ±2.8% → 2 ms ±2.8%, +60.0% (95 % interval +50.1% to +70.6%)")
     assert match(tmp_path, passed()).entry["reason"] == "slower, but right"
     assert match(tmp_path, passed(profile="b1")).entry["reason"] == "first recording"
 
@@ -219,9 +222,14 @@ def test_nothing_is_kept_of_another_model(tmp_path: Path):
     alone.engine["model_fingerprint"] = "f" * 64
     lines = BaselineStore(tmp_path).accept([alone], reason="r")
 
-    assert lines == ["digits-fp16-b8-tensorrt: 1.25 ms → no latency"]
-    assert match(tmp_path, passed()).entry["latency"] is None
-    assert match(tmp_path, passed()).to_json() == {"state": "current", "median_ms": None}
+    assert lines[0] == "digits-fp16-b8-tensorrt: 1.25 ms ±2.8% → no latency"
+    found = match(tmp_path, passed())
+    assert found.entry["latency"] is None
+    assert found.to_json() == {
+        "state": "current",
+        "median_ms": None,
+        "anchor": {"median_ms": 1.25, "recorded": found.entry["recorded"]},
+    }
 
 
 @pytest.mark.parametrize(
@@ -286,7 +294,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path):
         ('{"schema": 1, "cases": [], "environment": {}}', "cases and environment must be objects"),
         ('{"schema": 1, "cases": {"x": 3}, "environment": {}}', "case 'x' needs accuracy, latency, recorded"),
         ('{"schema": 1, "cases": {"x": {}}, "environment": {}}', "case 'x' needs accuracy, latency, recorded"),
-        ('{"schema": 99, "cases": {}, "environment": {}}', "schema 99 is not 1"),
+        ('{"schema": 99, "cases": {}, "environment": {}}', "schema 99 is none of 1, 2"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, content: str, message: str):

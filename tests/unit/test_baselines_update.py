@@ -112,7 +112,7 @@ def test_updating_writes_and_says_what(store: BaselineStore):
     record = passed()
     lines = update(store, [record, wrong()], "new", None)
 
-    assert lines == [f"baselines: 1 written below {store.root}", "  digits-fp16-b8-tensorrt: none → 1.25 ms"]
+    assert lines == [f"baselines: 1 written below {store.root}", "  digits-fp16-b8-tensorrt: none → 1.25 ms ±2.8%"]
     assert record.baseline == {"state": "new", "median_ms": 1.24}
     entry = store.match(record.case, environment_of(record)).entry
     assert entry is not None
@@ -122,7 +122,7 @@ def test_updating_writes_and_says_what(store: BaselineStore):
 def test_the_reason_is_kept(recorded: BaselineStore):
     lines = update(recorded, [slower()], "failed", "exact softmax is slower")
 
-    assert lines[1:] == ["  digits-fp16-b8-tensorrt: 1.25 ms → 2 ms"]
+    assert lines[1].startswith("  digits-fp16-b8-tensorrt: 1.25 ms ±2.8% → 2 ms ±2.8%, +60.0%")
     entry = recorded.match(passed().case, environment_of(passed())).entry
     assert entry is not None
     assert entry["reason"] == "exact softmax is slower"

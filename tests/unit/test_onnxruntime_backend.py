@@ -192,7 +192,9 @@ def test_the_host_clock_is_in_milliseconds(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_machines_load_is_a_condition():
-    assert HostClock().conditions().keys() <= {"load_1min"}
+    found = HostClock().conditions()
+    assert found["cpus"] >= 1
+    assert found.keys() <= {"load_1min", "cpus", "cpu_mhz", "cpu_governor"}
 
 
 @pytest.mark.parametrize(

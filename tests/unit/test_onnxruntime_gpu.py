@@ -291,6 +291,21 @@ class TestSession:
         assert session.clock() is clock
         session.close()
 
+    def test_isolated_launches_and_modes_that_are_not_there(self, world: World, kind, refused: set[str]):
+        world.refused |= refused
+        session = loaded(kind())
+        session.stage(FEEDS)
+        clock = session.clock("isolated")
+
+        assert clock.name == ("host" if refused else "isolated")
+        assert clock.time(session.launch, 5).shape == (5,)
+        assert session.clock("isolated") is clock
+        for mode in ("queued", "throughput"):
+            with pytest.raises(UnsupportedError, match=f"no latency mode '{mode}'"):
+                session.clock(mode)
+        session.close()
+        assert not world.cuda.live
+
     def test_a_run_leaves_the_staged_inputs(self, world: World, kind, refused: set[str]):
         world.refused |= refused
         session = loaded(kind())

@@ -165,7 +165,19 @@ def test_the_latency_section():
         "loads_ms": [2.0, 4.5],
         "transfers_ms": {"h2d_ms": 0.01235},
         "conditions": [{"sm_clock_mhz": [1980, 1755]}, {}],
+        "course": [samples.course() for samples in loads],
+        "disturbed": ["the SM clock moved between 1755 and 1980 MHz"],
         "warmup_count": 9,
         "samples_ms": [1.0, 2.0, 3.0, 4.0, 5.0],
     }
     assert latency_section(loads, summary, {}, "no CUDA graph")["note"] == "no CUDA graph"
+    assert json.dumps(section, allow_nan=False)
+
+
+def test_the_latency_section_tells_parts_and_leaves_out_what_did_not_disturb():
+    parts = {"gpu_ms": np.array([1.0, 2.0, 3.0]), "enqueue_ms": np.array([0.1, 0.2, 0.1])}
+    loads = [Samples(parts["gpu_ms"], "queued+graph", 7, {}, parts)] * 2
+    section = latency_section(loads, summarize(parts["gpu_ms"]), {}, "")
+
+    assert section["parts_ms"] == {"gpu_ms": 2.0, "enqueue_ms": 0.1}
+    assert "disturbed" not in section

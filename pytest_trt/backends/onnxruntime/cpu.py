@@ -20,8 +20,10 @@ from pytest_trt.backends import (
     refuse_build_options,
     silent,
 )
+from pytest_trt.backends.modes import check_mode
 from pytest_trt.backends.onnxruntime.host_clock import HostClock
 from pytest_trt.backends.onnxruntime.opening import failures, message, open_session, session_options
+from pytest_trt.backends.throughput_clock import ThroughputClock
 from pytest_trt.environment import cpu_name, version_of
 from pytest_trt.errors import RunError
 from pytest_trt.spec.model import Model
@@ -158,8 +160,10 @@ class CpuSession:
             raise RunError(f"onnxruntime failed while running: {message(error)}") from error
         return outputs
 
-    def clock(self) -> HostClock:
-        return HostClock()
+    def clock(self, mode: str = "graph", *, l2_flush: bool = False, streams: int = 1) -> HostClock | ThroughputClock:
+        """The host's clock for every mode but ``throughput``: each launch ends before the next one begins."""
+        check_mode(CpuBackend.name, mode, ("graph", "isolated", "throughput"), l2_flush=l2_flush)
+        return ThroughputClock(self, self._staged, streams) if mode == "throughput" else HostClock()
 
     def transfers_ms(self, feeds: Feeds) -> dict[str, float]:  # noqa: ARG002 - nothing is transferred
         return {}

@@ -11,6 +11,8 @@ import numpy as np
 
 from pytest_trt.backends.clocks import SyncClock
 from pytest_trt.backends.cuda import Event, PinnedBuffer, Stream, check, runtime
+from pytest_trt.backends.isolated_clock import IsolatedClock
+from pytest_trt.backends.modes import check_mode
 from pytest_trt.backends.onnxruntime.gpu_buffers import BorrowedBuffer, InputBuffer
 from pytest_trt.backends.onnxruntime.host_clock import HostClock
 from pytest_trt.backends.onnxruntime.opening import failures, message
@@ -72,6 +74,7 @@ class GpuSession:
         self._outputs = {spec.name: numpy_dtype(spec.dtype) for spec in request.model.outputs}
         self._landing = {name: PinnedBuffer() for name in self._outputs}
         self._clock: SyncClock | _SynchronousClock | None = None
+        self._isolated: dict[bool, IsolatedClock] = {}
         self._staged: dict[str, Array] | None = None
         self._ready = False
 
@@ -103,15 +106,28 @@ class GpuSession:
             raise RunError("nothing is staged", hint="call stage(feeds) before launch()")
         self._compute()
 
-    def clock(self) -> SyncClock | _SynchronousClock:
+    def clock(
+        self,
+        mode: str = "graph",
+        *,
+        l2_flush: bool = False,
+        streams: int = 1,  # noqa: ARG002 - throughput is refused
+    ) -> SyncClock | IsolatedClock | _SynchronousClock:
         """CUDA events where the provider computes on our stream, else the host's clock; ``note`` says which and why."""
+        check_mode(
+            "this ONNX Runtime session", mode, ("graph", "isolated"), l2_flush=l2_flush, flushes=self._asynchronous
+        )
         if self._clock is None:
             if self._asynchronous:
                 self._clock = SyncClock(self._stream, note="no CUDA graph: ONNX Runtime's own launches are timed")
             else:
                 note = "no CUDA events: this onnxruntime's provider computes on a stream of its own"
                 self._clock = _SynchronousClock(self._stream, note)
-        return self._clock
+        if mode == "graph" or isinstance(self._clock, _SynchronousClock):
+            return self._clock  # a synchronous run is isolated anyway
+        if l2_flush not in self._isolated:
+            self._isolated[l2_flush] = IsolatedClock(self._stream, self._clock, self.launch, l2_flush=l2_flush)
+        return self._isolated[l2_flush]
 
     def transfers_ms(self, feeds: Feeds) -> dict[str, float]:
         """Median time of copying all inputs in (``h2d_ms``) and all outputs out (``d2h_ms``), pinned memory."""
@@ -129,6 +145,8 @@ class GpuSession:
         if self._session is None:
             return
         self._ready = False
+        while self._isolated:
+            self._isolated.popitem()[1].close()
         if self._clock is not None:
             self._clock.close()
         self._stream.drain()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from pytest_trt.backends.host_conditions import host_conditions
 
 if TYPE_CHECKING:
     from pytest_trt.backends import Milliseconds
@@ -29,4 +30,5 @@ class HostClock:
         return samples / 1e6
 
     def conditions(self) -> dict[str, Any]:
-        return {"load_1min": round(os.getloadavg()[0], 2)} if hasattr(os, "getloadavg") else {}
+        """The load and the frequency of the host, see ``host_conditions``."""
+        return host_conditions()

@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.backends.clocks import LaunchQueue, SyncClock, pick_clock
-from pytest_trt.backends.cuda import Event
+from pytest_trt.backends.cuda import Event, Stream
+from pytest_trt.backends.isolated_clock import IsolatedClock
+from pytest_trt.backends.modes import MODES, check_mode
+from pytest_trt.backends.queued_clock import QueuedClock
 from pytest_trt.backends.tensorrt.execution import Execution
 from pytest_trt.backends.tensorrt.loading import LoadedEngine
+from pytest_trt.backends.tensorrt.versions.trtexec import queue_defaults
+from pytest_trt.backends.throughput_clock import ThroughputClock
 from pytest_trt.errors import InputsError, RunError, nearest
 
 if TYPE_CHECKING:
@@ -35,6 +40,7 @@ class TensorRTSession(Execution):
     def __init__(self, trt: Any, plan: bytes | LoadedEngine, request: BuildRequest) -> None:
         self._closed = False
         self._clock: GraphClock | SyncClock | None = None
+        self._other_clocks: dict[tuple[str, bool], IsolatedClock | QueuedClock | ThroughputClock] = {}
         self._staged: dict[str, Array] | None = None
         self._ready = False  # whether the staged inputs are what the device holds
         super().__init__(trt, plan if isinstance(plan, LoadedEngine) else LoadedEngine(trt, plan, request), request)
@@ -85,25 +91,28 @@ class TensorRTSession(Execution):
         self._check_open()
         self._stream.synchronize()
 
-    def clock(self) -> GraphClock | SyncClock:
-        """The clock for ``launch``: CUDA-graph launches, or plain ones whose ``note`` says why there is no graph."""
-        if self._clock is None:
-            if not self._ready:
-                raise RunError("nothing is staged", hint="call stage(feeds) before clock()")
-            dependent = [b.name for b in self._outputs if b.allocator is not None]
-            if dependent:  # TensorRT waits for the size in the middle of such an enqueue: no capture survives that
-                note = f"no CUDA graph: the shape of output {dependent[0]!r} depends on the data"
-                self._clock = SyncClock(self._stream, note=note)
-            else:
-                self._clock = pick_clock(self._stream, self.launch)
-        return self._clock
+    def clock(
+        self, mode: str = "graph", *, l2_flush: bool = False, streams: int = 1
+    ) -> GraphClock | SyncClock | IsolatedClock | QueuedClock | ThroughputClock:
+        """The clock for ``launch``, as ``Session.clock`` says. Where no CUDA graph can be captured, launches are plain
+        ones and ``note`` says why. A clock of ``throughput`` is good until something else is staged."""
+        check_mode("tensorrt", mode, MODES, l2_flush=l2_flush, flushes=True)
+        base = self._best_clock()
+        if mode == "graph":
+            return base
+        key = (mode, l2_flush)
+        if mode == "throughput" and key in self._other_clocks:
+            self._other_clocks.pop(key).close()  # its siblings hold what was staged then
+        if key not in self._other_clocks:
+            self._other_clocks[key] = self._make_clock(base, mode, l2_flush, streams)
+        return self._other_clocks[key]
 
     def queue(self, depth: int) -> LaunchQueue:
         """Launches of what is staged, as the clock launches it, at most *depth* under way. Close it before this.
 
         Staging or running something of another shape makes it useless.
         """
-        return LaunchQueue(self._stream, self.clock().launcher(self.launch), depth)
+        return LaunchQueue(self._stream, self._best_clock().launcher(self.launch), depth)
 
     def transfers_ms(self, feeds: Feeds) -> dict[str, float]:
         """Median time of copying all inputs in (``h2d_ms``) and all outputs out (``d2h_ms``), pinned memory."""
@@ -129,6 +138,8 @@ class TensorRTSession(Execution):
         """Free everything; the engine only when no sibling uses it. May be called twice."""
         if not self._closed:
             self._closed, self._ready = True, False
+            while self._other_clocks:
+                self._other_clocks.popitem()[1].close()
             if self._clock is not None:
                 self._clock.close()
             self._resources.close()
@@ -140,6 +151,37 @@ class TensorRTSession(Execution):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _best_clock(self) -> GraphClock | SyncClock:
+        if self._clock is None:
+            if not self._ready:
+                raise RunError("nothing is staged", hint="call stage(feeds) before clock()")
+            dependent = [b.name for b in self._outputs if b.allocator is not None]
+            if dependent:  # TensorRT waits for the size in the middle of such an enqueue: no capture survives that
+                note = f"no CUDA graph: the shape of output {dependent[0]!r} depends on the data"
+                self._clock = SyncClock(self._stream, note=note)
+            else:
+                self._clock = pick_clock(self._stream, self.launch)
+        return self._clock
+
+    def _make_clock(
+        self, base: GraphClock | SyncClock, mode: str, l2_flush: bool, streams: int
+    ) -> IsolatedClock | QueuedClock | ThroughputClock:
+        if mode == "throughput":
+            if self._staged is None:
+                raise RunError("nothing is staged", hint="call stage(feeds) before clock()")
+            return ThroughputClock(self, self._staged, streams)
+        if mode == "queued":
+            return QueuedClock(self._stream, base, queue_defaults(self._trt), self._upload_in, self._download_in)
+        return IsolatedClock(self._stream, base, self.launch, l2_flush=l2_flush)
+
+    def _upload_in(self, stream: Stream) -> None:
+        for binding in self._inputs:
+            binding.upload(stream)
+
+    def _download_in(self, stream: Stream) -> None:
+        for binding in self._outputs:
+            binding.download(stream)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -1,0 +1,179 @@
+"""Where the error enters: the typed model, the parser, fusion and tactics, another build, or another run.
+
+Every stage is held against the reference by the comparison that judges the case. What a step adds is the squared error
+between the outputs before and after it, in units of the reference's energy, so that the shares of independent errors
+add up, and an error that two steps cancel is still seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pytest_trt.accuracy.comparison import Comparison
+from pytest_trt.accuracy.metrics import plain
+from pytest_trt.diagnosis.deviation import Results, squared_error
+
+__all__ = ["Attribution", "Culprit", "Measured", "Stage", "attribute"]
+
+Culprit = Literal["reference", "conversion", "parser", "fusion", "lottery", "run-to-run", "none"]
+
+# The steps of the way to the engine; what comes behind it is held against the engine itself.
+_STEPS = ("reference", "conversion", "parser", "fusion")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One stage as it was run: its outputs, one mapping for each sample, and their judgement. ``outputs`` is None where
+    the stage was not run, and ``note`` says why."""
+
+    word: Culprit
+    title: str
+    outputs: Results | None = None
+    comparison: Comparison | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table; None where the stage was not run.
+
+    ``error`` is the relative rms error against the reference, ``added`` that of the step alone, ``share`` its part of
+    the squared error (0 … 1).
+    """
+
+    word: Culprit
+    title: str
+    error: float | None = None
+    added: float | None = None
+    share: float | None = None
+    ok: bool | None = None
+    summary: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Where the error of a case enters. ``culprit`` holds the largest part of it, or is ``none`` where every engine is
+    close to the reference."""
+
+    stages: tuple[Stage, ...]
+    culprit: Culprit
+    share: float  # of the squared error; NaN without any error
+    samples: int
+    point: str = "opt"
+    seconds: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+
+    def stage(self, word: Culprit) -> Stage | None:
+        """The row of a word, None where the case has no such stage."""
+        return next((stage for stage in self.stages if stage.word == word), None)
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [
+            {
+                "stage": s.word,
+                "title": s.title,
+                "error": plain(s.error),
+                "added": plain(s.added),
+                "share": plain(s.share),
+                "ok": s.ok,
+                "summary": s.summary,
+                "note": s.note,
+            }
+            for s in self.stages
+        ]
+        return {
+            "culprit": self.culprit,
+            "share": plain(self.share),
+            "samples": self.samples,
+            "point": self.point,
+            "seconds": round(self.seconds, 2),
+            "stages": rows,
+            "notes": list(self.notes),
+        }
+
+
+def attribute(
+    measured: Sequence[Measured], expected: Results, *, point: str = "opt", seconds: float = 0.0
+) -> Attribution:
+    """Split the error among the stages in *measured*, which stand in their order; *expected* is the reference.
+
+    Several rows of ``lottery`` or ``run-to-run`` are engines and runs beside the first one, which is the last of the
+    steps; the one that is furthest off counts.
+    """
+    errors = {id(m): squared_error(m.outputs, expected, expected) for m in measured if m.outputs is not None}
+    steps, before = {}, expected
+    for m in measured:
+        if m.word in _STEPS and m.outputs is not None:
+            steps[id(m)] = squared_error(m.outputs, before, expected)
+            before = m.outputs
+    beside = {
+        id(m): squared_error(m.outputs, before, expected)
+        for m in measured
+        if m.word not in _STEPS and m.outputs is not None
+    }
+    added = _net(measured, {**steps, **beside})
+    shares = _shares(measured, added)
+    stages = tuple(
+        Stage(
+            m.word,
+            m.title,
+            math.sqrt(errors[id(m)]),
+            math.sqrt({**steps, **beside}[id(m)]),
+            shares[id(m)],
+            None if m.comparison is None else m.comparison.ok,
+            "" if m.comparison is None else m.comparison.summary,
+            m.note,
+        )
+        if id(m) in errors
+        else Stage(m.word, m.title, note=m.note)
+        for m in measured
+    )
+    culprit, share = _culprit(stages)
+    return Attribution(stages, culprit, share, len(expected), point, seconds)
+
+
+def _net(measured: Sequence[Measured], gross: dict[int, float]) -> dict[int, float]:
+    """What each stage adds by itself: a step of the engine is more than what another run or build of it differs by."""
+
+    def most(word: str) -> float:
+        return max((gross[id(m)] for m in measured if m.word == word and id(m) in gross), default=0.0)
+
+    run, build = most("run-to-run"), most("lottery")
+    noise = {"parser": max(run, build), "fusion": max(run, build), "lottery": run}
+    return {id(m): _beyond(gross[id(m)], noise.get(m.word, 0.0)) for m in measured if id(m) in gross}
+
+
+def _beyond(value: float, noise: float) -> float:
+    return 0.0 if value <= noise else value - noise
+
+
+def _shares(measured: Sequence[Measured], added: dict[int, float]) -> dict[int, float]:
+    """Parts of the whole; of several rows with one word the largest has it. Infinity takes all, where it begins."""
+    counted: dict[str, int] = {}
+    for m in measured:
+        if id(m) in added and (m.word not in counted or added[id(m)] > added[counted[m.word]]):
+            counted[m.word] = id(m)
+    infinite = [key for key in counted.values() if math.isinf(added[key])]
+    total = sum(added[key] for key in counted.values())
+    shares = dict.fromkeys(added, 0.0)
+    for key in counted.values():
+        if infinite:
+            shares[key] = 1.0 if key == infinite[0] else 0.0
+        else:
+            shares[key] = added[key] / total if total else 0.0
+    return shares
+
+
+def _culprit(stages: Sequence[Stage]) -> tuple[Culprit, float]:
+    ran = [stage for stage in stages if stage.error is not None]
+    asked = next((s for s in reversed(ran) if s.word in _STEPS), None)
+    engines = [s for s in ran if s is asked or s.word not in _STEPS]
+    if all(stage.ok for stage in engines):
+        return "none", max((stage.share or 0.0 for stage in ran), default=math.nan)
+    # Engine and reference are equal, and still bad: what is expected is no number.
+    worst = max(ran, key=lambda stage: stage.share or 0.0)
+    return (worst.word, worst.share or 0.0) if worst.share else ("reference", 0.0)

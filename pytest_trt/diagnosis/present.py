@@ -1,0 +1,179 @@
+"""The words of a diagnosis: values in, lines of text out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_trt.diagnosis.attribution import Attribution, Stage
+    from pytest_trt.diagnosis.culprits import Accuracy, Culprits
+    from pytest_trt.diagnosis.hunt import Bisection, Explanation
+    from pytest_trt.diagnosis.numerics import NonFinite, Pair, Range, Rounding
+    from pytest_trt.diagnosis.taps import Divergence
+
+__all__ = ["attribution_lines", "bisection_lines", "explanation_lines", "numerics_lines"]
+
+_SHOWN = 5
+# Values beyond the scale are what calibration chose; more than this share, or a scale that is far off, is worth a word.
+_NOTABLE_SATURATION = 0.001
+_COARSE = 0.2
+
+_ADVICE = {
+    "reference": "the float32 model itself is not what is expected: look at the stored outputs, or at the model",
+    "conversion": "search the nodes: {command}",
+    "parser": "search the tensor: {command}",
+    "fusion": "search the tensor: {command}",
+    "lottery": "builds differ: pin the tactics with a timing cache, and see how far apart with --trt-builds=10",
+    "run-to-run": "runs of one engine differ: a race or uninitialized memory; repeat under compute-sanitizer",
+    "none": "",
+}
+
+
+def explanation_lines(explanation: Explanation, command: str = "pytest-trt bisect") -> list[str]:
+    """The table of an explanation, then what its values look like. *command* is what searches on."""
+    lines = attribution_lines(explanation.attribution, command)
+    lines += numerics_lines(explanation.nonfinite, explanation.pairs, explanation.roundings)
+    return [*lines, *(f"  note         {note}" for note in explanation.notes)]
+
+
+def attribution_lines(found: Attribution, command: str = "pytest-trt bisect") -> list[str]:
+    """One line per stage: its error against the reference, what it adds, and its share of the squared error."""
+    samples = f"{found.samples} sample{'s' if found.samples != 1 else ''} at {found.point}"
+    lines = [f"where the error enters ({samples}; relative rms error against the reference)"]
+    width = max(len(stage.title) for stage in found.stages)
+    lines.append(f"  {'':12} {'':{width}}  {'error':>8}  {'added':>8}  {'share':>6}")
+    lines += [f"  {stage.word:12} {stage.title:{width}}  {_stage(stage)}".rstrip() for stage in found.stages]
+    part = (
+        "" if found.culprit == "none" or math.isnan(found.share) else f", {_percent(found.share)} of the squared error"
+    )
+    lines.append(f"  culprit      {found.culprit}{part}")
+    if advice := _ADVICE[found.culprit].format(command=command):
+        lines.append(f"  next         {advice}")
+    return lines
+
+
+def _stage(stage: Stage) -> str:
+    if stage.error is None or stage.added is None or stage.share is None:
+        return stage.note
+    verdict = {True: "close", False: "not close", None: ""}[stage.ok]
+    note = f" ({stage.note})" if stage.note else ""
+    return f"{_error(stage.error):>8}  {_error(stage.added):>8}  {_percent(stage.share):>6}  {verdict}{note}"
+
+
+def _error(value: float) -> str:
+    return "0" if value == 0 else "NaN/inf" if math.isinf(value) else f"{value:.2g}"
+
+
+def _percent(share: float) -> str:
+    text = f"{100 * share:.1f}%"
+    return {"0.0%": "<0.1%" if share else "0%", "100.0%": "100%" if share == 1 else ">99.9%"}.get(text, text)
+
+
+def numerics_lines(nonfinite: NonFinite | None, pairs: Sequence[Pair], roundings: Sequence[Rounding]) -> list[str]:
+    """What is worth knowing about the values; empty where nothing is."""
+    lines = []
+    if nonfinite is not None:
+        at = f"{nonfinite.found.nonfinite} of {nonfinite.found.count} values"
+        lines.append(f"  first NaN/inf  {nonfinite.node} ({nonfinite.op_type}) makes {nonfinite.tensor!r}: {at}")
+        if nonfinite.float32 is not None:
+            lines.append(f"    in float32   {_range(nonfinite.float32)}")
+        lines += [f"    reads        {name!r}: {_range(found)}" for name, found in nonfinite.inputs.items()]
+    overflowing = sorted((r for r in roundings if r.overflowed), key=lambda r: -r.overflowed / r.count)
+    lines += [f"  overflow     {_rounding(r, r.overflowed)} become infinite" for r in overflowing[:_SHOWN]]
+    vanishing = sorted((r for r in roundings if r.vanished), key=lambda r: -r.vanished / r.count)
+    lines += [f"  underflow    {_rounding(r, r.vanished)} become 0" for r in vanishing[:_SHOWN]]
+    saturated = sorted(
+        (p for p in pairs if p.saturated_share > _NOTABLE_SATURATION or p.used > 1.5), key=lambda p: -p.saturated_share
+    )
+    lines += [f"  saturation   {_pair(p)}" for p in saturated[:_SHOWN]]
+    coarse = sorted((p for p in pairs if p.used < _COARSE and p.used > 0), key=lambda p: p.used)
+    lines += [f"  coarse scale {_pair(p)}" for p in coarse[:_SHOWN]]
+    hidden = sum(max(0, len(found) - _SHOWN) for found in (overflowing, vanishing, saturated, coarse))
+    return [*lines, f"  and {hidden} more such lines"] if hidden else lines
+
+
+def _rounding(found: Rounding, count: int) -> str:
+    return f"{found.node} ({found.op_type}): {count} of {found.count} values ({_percent(count / found.count)})"
+
+
+def _pair(pair: Pair) -> str:
+    what = "weight" if pair.is_weight else "activation"
+    readers = ", ".join(pair.readers[:3]) + (", …" if len(pair.readers) > 3 else "")
+    return (
+        f"{pair.tensor!r} ({what} of {readers or 'nothing'}): {_percent(pair.saturated_share)} saturated; real values "
+        f"{_range(pair.values)}, the scale holds ±{pair.kept:.3g} ({pair.used:.2g} × used)"
+    )
+
+
+def _range(found: Range) -> str:
+    if found.low is None or found.high is None:
+        return f"no finite value among {found.count}"
+    bad = f", {found.nonfinite} NaN or infinite" if found.nonfinite else ""
+    return f"{found.low:.4g} … {found.high:.4g}{bad}"
+
+
+def bisection_lines(found: Bisection, precision: str) -> list[str]:
+    """The explanation, then the nodes or the tensor that was found."""
+    lines = explanation_lines(found.explanation)
+    # What was advised has been done.
+    lines = [line for line in lines if "pytest-trt bisect" not in line] if found.culprits or found.divergence else lines
+    if found.culprits is not None:
+        lines += ["", *_culprits(found.culprits, precision)]
+    if found.divergence is not None:
+        lines += ["", *_divergence(found.divergence)]
+    return lines
+
+
+def _culprits(found: Culprits, precision: str) -> list[str]:
+    how = found.found
+    said = {
+        "found": "the fewest nodes that must stay float32; without any one of them the model is not close",
+        "empty": "the typed model is close with nothing excluded",
+        "nothing": "not even the model without any typed node is close: no exclusion helps, the fault lies elsewhere",
+        "unfinished": "the limit of evaluations was reached: the smallest set so far that is close",
+        "unstable": "the set was close once and not when it was run again: results are not repeatable",
+    }
+    lines = [said[how.outcome]]
+    lines += [f"  {node.entry} ({node.op_type})" for node in found.nodes]
+    lines.append(f"  before       {_accuracy(found.before)}")
+    if found.configured is not None:
+        lines.append(f"  manifest     {_accuracy(found.configured)}")
+    if how.outcome != "empty":
+        lines.append(f"  after        {_accuracy(found.after)}")
+    lines.append(f"  cost         {found.evaluations} evaluations of {found.candidates} nodes, {found.seconds:.0f} s")
+    if how.contradictions:
+        lines.append(
+            f"  note         {len(how.contradictions)} times a larger set was worse than a smaller one: errors cancel"
+        )
+    if found.nodes:
+        entries = ",\n    ".join(json.dumps(entry, ensure_ascii=False) for entry in found.exclude_nodes)
+        lines += ["", f"[precision.{precision}]", f"exclude_nodes = [\n    {entries},\n]"]
+    return lines
+
+
+def _accuracy(found: Accuracy) -> str:
+    cosine = "" if found.cosine is None else f", cosine {found.cosine:.6g}"
+    return f"{'close' if found.ok else 'not close'}: relative rms error {_error(found.error)}{cosine}"
+
+
+def _divergence(found: Divergence) -> list[str]:
+    where = f"{found.tensor!r}, made by {found.node} ({found.op_type})"
+    said = {
+        "found": f"the first tensor of the engine that diverges: {where}",
+        "vanished": "the fault vanished while tapped: to mark any tensor as an output repairs the engine",
+        "unfinished": f"the limit of builds was reached; the first tensor seen so far that diverges: {where}",
+        "none": "the outputs do not diverge from the typed model",
+    }
+    lines = [said[found.outcome]]
+    near = [tap for tap in found.taps if tap.tensor == found.tensor or not tap.diverges][-_SHOWN:]
+    lines += [f"  {'diverges' if tap.diverges else 'equal':12} {tap.tensor!r}: {_error(tap.error)}" for tap in near]
+    if found.hiding:
+        names = ", ".join(map(repr, found.hiding))
+        lines.append(
+            f"  note         the fault vanished while tapped: {names}; it lies in the kernels that fuse them away"
+        )
+    lines.append(f"  cost         {found.builds} builds")
+    return lines

@@ -1,0 +1,208 @@
+"""What others measured -> samples in ms: pytest-benchmark's JSON, and the times that trtexec exports."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pytest_trt.environment import Environment
+from pytest_trt.errors import InputsError
+from pytest_trt.history.git import GitState
+from pytest_trt.history.rows import Row, new_run, spread
+
+__all__ = ["TRTEXEC_METRICS", "TRTEXEC_WARMUP_MS", "Imported", "read_samples", "rows_from"]
+
+TRTEXEC_METRICS = ("compute", "latency", "h2d", "d2h")
+TRTEXEC_WARMUP_MS = 200.0  # trtexec's own default of --warmUp
+
+
+@dataclass(frozen=True)
+class Imported:
+    """One benchmark of a file: its samples in ms in the order in which they were taken, and what the file says of
+    where they are from."""
+
+    name: str
+    samples_ms: tuple[float, ...]
+    clock: str | None = None
+    case: dict[str, Any] | None = None
+    environment: dict[str, Any] | None = None
+    simulated: str | None = None
+    git: GitState | None = None
+    time: str | None = None
+
+
+def read_samples(
+    path: Path, *, metric: str = "compute", warmup_ms: float = TRTEXEC_WARMUP_MS, name: str | None = None
+) -> list[Imported]:
+    """Read *path*, whichever of the two it is. Of trtexec's times, *metric* is taken, and queries that began before
+    *warmup_ms* are left out, as trtexec itself does: it exports them too. *name* is what trtexec's samples are called.
+
+    Raises InputsError that names the file and what is wrong with it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputsError(f"{path}: not a JSON file ({type(error).__name__}: {error})") from error
+    if isinstance(content, dict) and isinstance(content.get("benchmarks"), list):
+        return _pytest_benchmark(path, content)
+    if isinstance(content, list) and content and isinstance(content[0], dict) and "computeMs" in content[0]:
+        return [Imported(name or path.stem, _trtexec(path, content, metric, warmup_ms))]
+    raise InputsError(
+        f"{path}: neither pytest-benchmark's JSON nor times of trtexec",
+        hint="pytest --benchmark-json=FILE and trtexec --exportTimes=FILE write them",
+    )
+
+
+def rows_from(
+    found: Sequence[Imported],
+    git: GitState | None,
+    *,
+    clock: str | None = None,
+    device: str | None = None,
+    samples: bool = False,
+) -> list[Row]:
+    """The rows of one run. What a file does not say is taken from *git*, *clock* and *device*.
+
+    Raises InputsError where a clock is said by neither, or unknown: its noise decides what a comparison can see.
+    """
+    from pytest_trt.latency.modes import prior_of
+    from pytest_trt.latency.priors import PRIORS
+    from pytest_trt.latency.stats import summarize
+
+    state = found[0].git or git
+    run, time = new_run(state, _moment(found[0].time))
+    rows = []
+    for item in found:
+        if not (used := item.clock or clock):
+            raise InputsError(
+                f"{item.name}: the file does not say how it was timed",
+                hint="--clock=queued+graph for trtexec with --useCudaGraph, --clock=queued without",
+            )
+        if prior_of(used) not in PRIORS:
+            raise InputsError(
+                f"{item.name}: nothing is known of the clock {used!r}; known: {', '.join(PRIORS)}, queued, …"
+            )
+        environment = item.environment or {
+            "backend": "trtexec",
+            "device": device or "",
+            "driver": "",
+            "libraries": {},
+            "system": "",
+        }
+        latency: dict[str, Any] = {
+            "clock": used,
+            "summary": summarize(list(item.samples_ms)).to_json(),
+            "spread": spread(item.samples_ms),
+        }
+        if samples:
+            latency["samples_ms"] = list(item.samples_ms)
+        rows.append(
+            Row(
+                run=run,
+                time=time,
+                id=item.name,
+                outcome="imported",
+                case=item.case,
+                git=item.git or state,
+                slug=_slug(environment),
+                environment=environment,
+                simulated=item.simulated,
+                latency=latency,
+            )
+        )
+    return rows
+
+
+def _slug(environment: Mapping[str, Any]) -> str:
+    libraries = environment.get("libraries")
+    return Environment(
+        **{name: str(environment.get(name, "")) for name in ("backend", "device", "driver", "system")},
+        libraries=tuple(sorted((libraries if isinstance(libraries, dict) else {}).items())),
+    ).slug
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+def _pytest_benchmark(path: Path, content: Mapping[str, Any]) -> list[Imported]:
+    found = []
+    for number, benchmark in enumerate(content["benchmarks"]):
+        try:
+            name = str(benchmark["fullname"])
+            info, params = benchmark.get("extra_info") or {}, benchmark.get("params")
+            ours = "trt" in info
+            samples = [sample * 1e3 for sample in benchmark["stats"].get("data") or ()]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputsError(f"{path}: benchmark {number} is broken ({type(error).__name__}: {error})") from error
+        if not samples:
+            raise InputsError(
+                f"{path}: benchmark {name!r} has statistics but no samples",
+                hint="--benchmark-json and --benchmark-save-data keep them; an export needs --trt-history-samples=on",
+            )
+        found.append(
+            Imported(
+                name=str(benchmark.get("name")) if ours else name,
+                samples_ms=_checked(path, name, samples),
+                clock=info.get("clock") if ours else "host",
+                case=params if ours and isinstance(params, dict) else None,
+                environment=info["trt"] if ours else _machine(content.get("machine_info") or {}),
+                simulated=info.get("simulated") if ours else None,
+                git=_commit(content.get("commit_info") or {}),
+                time=content.get("datetime"),
+            )
+        )
+    if not found:
+        raise InputsError(f"{path}: there is no benchmark in it")
+    return found
+
+
+def _machine(info: Mapping[str, Any]) -> dict[str, Any]:
+    cpu = info.get("cpu") or {}
+    brand = cpu.get("brand_raw") or cpu.get("brand") or info.get("processor") or ""
+    return {
+        "backend": "pytest-benchmark",
+        "device": str(brand),
+        "driver": "",
+        "libraries": {"python": str(info.get("python_version", ""))},
+        "system": f"{info.get('system', '')}-{info.get('machine', '')}",
+    }
+
+
+def _commit(info: Mapping[str, Any]) -> GitState | None:
+    commit = str(info.get("id") or "")
+    if len(commit) < 7 or not all(c in "0123456789abcdef" for c in commit):
+        return None  # it writes "unversioned"
+    branch = info.get("branch")
+    known = branch if isinstance(branch, str) and not branch.startswith("(") else None
+    return GitState(commit, known, bool(info.get("dirty")), info.get("time"))
+
+
+def _trtexec(path: Path, content: list[Any], metric: str, warmup_ms: float) -> tuple[float, ...]:
+    if metric not in TRTEXEC_METRICS:
+        raise InputsError(f"{path}: unknown metric {metric!r}; known: {', '.join(TRTEXEC_METRICS)}")
+    try:
+        kept = [entry[f"{metric}Ms"] for entry in content if entry["startComputeMs"] >= warmup_ms]
+    except (KeyError, TypeError) as error:
+        raise InputsError(f"{path}: an entry is not one of trtexec's ({type(error).__name__}: {error})") from error
+    if not kept:
+        raise InputsError(
+            f"{path}: all {len(content)} queries began in the warm-up, before {warmup_ms:g} ms",
+            hint="give the time that trtexec was told with --warmUp",
+        )
+    return _checked(path, metric, kept)
+
+
+def _checked(path: Path, name: str, samples: list[Any]) -> tuple[float, ...]:
+    if not all(isinstance(s, (int, float)) and math.isfinite(s) and s > 0 for s in samples):
+        raise InputsError(f"{path}: {name}: samples must be positive numbers")
+    return tuple(float(sample) for sample in samples)
