@@ -87,14 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         if matrix:
             sub.add_argument("model", nargs="+", type=Path, help="model folder, trt.toml or .onnx file")
-        for option in options():
-            if option.name in takes:  # one that a command would ignore must not be accepted
-                sub.add_argument(
-                    option.short_flag,
-                    dest=f"opt_{option.name}",
-                    metavar=option.metavar,
-                    help=option.help.replace("%", "%%"),
-                )
+        _add_options(sub, takes)
         return sub
 
     building, caching = _options_of("matrix", "accuracy", "build", "cache"), _options_of("cache")
@@ -139,6 +132,17 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to standard output")
     report.add_argument("--records", type=Path, metavar="FILE", help="also write the merged records, without samples")
     return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, takes: Set[str]) -> None:
+    for option in options():
+        if option.name in takes:  # one that a command would ignore must not be accepted
+            parser.add_argument(
+                option.short_flag,
+                dest=f"opt_{option.name}",
+                metavar=option.metavar,
+                help=option.help.replace("%", "%%"),
+            )
 
 
 def _options_of(*groups: str) -> Set[str]:
@@ -316,6 +320,17 @@ def _baseline(lab: Lab, given: argparse.Namespace) -> int:
     done = accept(lab.baselines, read_report(given.report_file), mode, lab.settings.reason)
     print(_own_flags("\n".join(done.lines)))
     return MISMATCH if done.refused else PASS
+
+
+def _history(lab: Lab, given: argparse.Namespace) -> int:
+    from pytest_trt.history.commands import run
+
+    code, lines, errors = run(given, lab.settings, lab.root)
+    for line in errors:
+        print(f"pytest-trt: {_own_flags(line)}", file=sys.stderr)
+    if lines:
+        print("\n".join(lines))
+    return code
 
 
 def _report(lab: Lab, given: argparse.Namespace) -> int:

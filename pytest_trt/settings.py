@@ -360,6 +360,19 @@ class Settings:
         None, str, "DIGEST", "SHA-256 of a plan that may be loaded (loading a plan executes it)", group="build"
     )
     report: Path | None = _option(None, Path, "FILE", "write the records as JSON", group="report")
+    markdown: Path | None = _option(
+        None,
+        Path,
+        "FILE|-",
+        "write the records as a Markdown page; '-' appends it to the job summary of GitHub Actions",
+        group="report",
+    )
+    history: Path | None = _option(
+        None, Path, "DIR", "append the records of this run to the history in this folder", group="report"
+    )
+    history_samples: str = _option(
+        "off", choice("on", "off"), "on|off", "whether the history keeps all latency samples", group="report"
+    )
     fake: str | None = _option(
         None,
         str,

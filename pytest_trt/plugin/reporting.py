@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from pytest_trt.plugin.options import get_lab, get_settings, made_lab
 from pytest_trt.plugin.parts import RECORDS
 
 if TYPE_CHECKING:
+    from pytest_trt.history.git import GitState
     from pytest_trt.record import Record
 
 _ATTRIBUTE = "trt_records"
@@ -38,6 +40,22 @@ class Collected:
         self.records: list[Record] = []
         self.lines: list[str] = []  # what was written where
         self.events: list[str] = []  # what the workers' caches had to say
+        self.git: GitState | None = None
+
+    def pytest_sessionstart(self) -> None:
+        settings = get_settings(self.config)
+        if settings.history:
+            from pytest_trt.history.git import git_state
+
+            # Now, not at the end: baselines and reports that this run writes are no changes of what it measured.
+            self.git = git_state(self.config.rootpath)
+        if settings.markdown:
+            from pytest_trt.report.page import page_target
+
+            try:
+                page_target(settings.markdown, os.environ)
+            except TrtError as error:
+                raise pytest.UsageError(str(error)) from error
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         text = getattr(report, _ATTRIBUTE, None)
@@ -71,6 +89,17 @@ class Collected:
 
                 write_report(settings.report, self.records, self.config.rootpath)
                 self.lines.append(f"records written to {settings.report}")
+            if settings.markdown:
+                from pytest_trt.report.page import write_page
+
+                self.lines.append(f"page written to {write_page(settings.markdown, self.records, os.environ)}")
+            if settings.history:
+                from pytest_trt.history.log import HistoryLog
+                from pytest_trt.history.rows import rows_of
+
+                rows = rows_of(self.records, self.git, samples=settings.history_samples == "on")
+                if file := HistoryLog(settings.history).append(rows):
+                    self.lines.append(f"history: {len(rows)} cases appended as {file}")
         except TrtError as error:
             self.lines.append(f"ERROR: {error}")
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
