@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_trt import __version__
 from pytest_trt.environment import cpu_name, gpus, version_of
 from pytest_trt.errors import BackendUnavailableError, Failure, TrtError, UnsupportedError, UsageError
+from pytest_trt.history.commands import add_commands
 from pytest_trt.settings import Settings, options
 
 if TYPE_CHECKING:
@@ -126,6 +127,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="REPORT",
         help="for accept: a report.json; for anchor: anchor its values, without it the recent ones",
     )
+    text = "look into the history of runs: what changed, how much, and when"
+    history = commands.add_parser("history", help=text, description=text)
+    history.set_defaults(run=_history)
+    add_commands(history, _declared)
     report = command("report", _report, "render report.json files as one Markdown page", set())
     report.add_argument("reports", nargs="+", type=Path, metavar="REPORT")
     report.add_argument("--title", default="Results")
@@ -143,6 +148,13 @@ def _add_options(parser: argparse.ArgumentParser, takes: Set[str]) -> None:
                 metavar=option.metavar,
                 help=option.help.replace("%", "%%"),
             )
+
+
+def _declared(takes: Set[str]) -> argparse.ArgumentParser:
+    """A parent parser with the options *takes*, for the commands of a command."""
+    parent = argparse.ArgumentParser(add_help=False)
+    _add_options(parent, takes)
+    return parent
 
 
 def _options_of(*groups: str) -> Set[str]:

@@ -38,6 +38,7 @@ Feeds = dict[str, NDArray[Any]]
 # What floats lie in where nothing is known: about all of a standard normal distribution.
 _DEFAULT_RANGE = (-4.0, 4.0)
 _MOST_ELEMENTS = 4
+_STEPS = 1000
 # Precision -> the type whose limits are special values of its inputs.
 _TARGETS = {"fp16": "float16", "bf16": "bfloat16", "fp8": "float8e4m3fn"}
 
@@ -154,7 +155,9 @@ class _Content:
         # As products: a difference overflows where the range is all of the type.
         share, amplitude = rng.random(shape), self.percent / 100
         noise: NDArray[Any] = (low * (1 - share) + high * share) * amplitude + centre * (1 - amplitude)
-        return noise * (1 + 1j) if self.spec.dtype.startswith("complex") else noise
+        if self.spec.dtype.startswith("complex"):
+            return noise * (1 + 1j)
+        return np.where(np.abs(noise) < _least(numpy_dtype(self.spec.dtype)), centre, noise)
 
 
 def _contents(
@@ -200,16 +203,23 @@ def _is_integer(spec: TensorSpec) -> bool:
 
 
 def _floats(st: Any, dtype: np.dtype[Any], low: float, high: float) -> SearchStrategy[float]:
+    least, centre = _least(dtype), max(low, min(high, 0.0)) + 0.0
+
+    def step(count: int) -> float:
+        share, end = abs(count) / _STEPS, high if count > 0 else low
+        return end * share + centre * (1 - share)
+
+    # Floats shrink to round numbers; target() can climb on whole ones only, of whatever range.
+    either = st.one_of(st.floats(low, high), st.integers(-_STEPS, _STEPS).map(step))
+    found: SearchStrategy[float] = either.map(lambda value: centre if abs(value) < least else value)
+    return found
+
+
+def _least(dtype: np.dtype[Any]) -> float:
+    """What is nearer to 0 is a denormal or -0: a special value, which comes on demand only."""
     import ml_dtypes
 
-    least = float(ml_dtypes.finfo(dtype).smallest_normal)
-
-    def plain(value: float) -> float:
-        # Denormals and -0 are special values: they come on demand only.
-        return value if abs(value) >= least else max(low, min(high, 0.0)) + 0.0
-
-    found: SearchStrategy[float] = st.floats(low, high).map(plain)
-    return found
+    return float(ml_dtypes.finfo(dtype).smallest_normal)
 
 
 def _special(dtype: np.dtype[Any], targets: tuple[str, ...]) -> NDArray[Any]:
@@ -219,7 +229,8 @@ def _special(dtype: np.dtype[Any], targets: tuple[str, ...]) -> NDArray[Any]:
     found: list[float] = [0.0]
     for kind in (dtype, *map(numpy_dtype, targets)):
         info: Any = ml_dtypes.finfo(kind)
-        greatest, step = float(info.max), float(info.max) * float(info.eps)
+        greatest = float(info.max)
+        step = math.ldexp(float(info.eps), math.frexp(greatest)[1] - 1)
         found += [greatest, float(info.smallest_normal), float(info.smallest_subnormal)]
         if kind != dtype:
             found.append(greatest + step / 2)  # the first value that is rounded to infinity

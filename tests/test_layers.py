@@ -32,7 +32,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("record",),
     ("baselines",),
     ("history",),
+    ("diagnosis",),
     ("report",),
+    ("strategies",),
     ("lab",),
     ("plugin", "cli"),
     ("__main__",),
@@ -51,21 +53,34 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "cuda": ("backends.tensorrt", "backends.cuda", "backends.clocks"),
     "pynvml": ("backends.nvml", "environment"),
     "onnxruntime": ("backends.onnxruntime",),
-    "onnx": ("spec", "backends", "artifacts"),
+    "onnx": ("spec", "backends", "artifacts", "diagnosis"),
     "google": ("spec",),  # protobuf, for its exceptions
-    "ml_dtypes": ("spec", "backends"),
-    "numpy": ("spec", "backends", "artifacts", "accuracy", "latency"),
+    "ml_dtypes": ("spec", "backends", "strategies"),
+    "numpy": ("spec", "backends", "artifacts", "accuracy", "latency", "diagnosis", "history", "strategies"),
     "filelock": ("artifacts",),
     "platformdirs": ("artifacts",),
     "rich": ("report",),
     "tomli": ("spec.manifest", "baselines.waivers"),
-    "matplotlib": (),
+    "matplotlib": ("history.plots",),
+    "ruptures": ("history.change_points",),
+    "hypothesis": ("strategies",),
     "torch": ("artifacts.exporters",),
     "onnxslim": ("artifacts.graphs",),
 }
 
 # Only inside functions, wherever they are used.
-NEVER_AT_MODULE_LEVEL = ("tensorrt", "cuda", "pynvml", "onnxruntime", "onnx", "ml_dtypes", "pytest_benchmark", "rich")
+NEVER_AT_MODULE_LEVEL = (
+    "tensorrt",
+    "cuda",
+    "pynvml",
+    "onnxruntime",
+    "onnx",
+    "ml_dtypes",
+    "pytest_benchmark",
+    "rich",
+    "matplotlib",
+    "ruptures",
+)
 
 # What a run loads before any model is tested: no numpy at module level either.
 LIGHT = (

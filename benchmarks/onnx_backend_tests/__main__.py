@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import resource
 import sys
 import tempfile
 import time
@@ -47,7 +48,9 @@ def main() -> int:
     print(text)
     if given.output:
         given.output.write_text(text, encoding="utf-8")
-    print(f"{len(found)} tests in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    used = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    took = f"{time.perf_counter() - started:.0f} s, {used:.0f} s of processor time"
+    print(f"{len(found)} tests in {took}", file=sys.stderr)
     return 1 if any(verdict.red for verdict in found) else 0
 
 

@@ -82,7 +82,11 @@ _PYTEST = (
 def _environment(asked: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     path = os.pathsep.join(filter(None, (str(Path(__file__).parent), *sys.path)))
-    return {**kept, VARIABLE: str(asked), "PYTHONPATH": path}
+    # Nothing is timed here. In a temporary folder of their own, these processes do not take turns with each other,
+    # nor wait for others of this machine that measure.
+    temporary = asked.with_suffix("")
+    temporary.mkdir(exist_ok=True)
+    return {**kept, VARIABLE: str(asked), "PYTHONPATH": path, "TMPDIR": str(temporary)}
 
 
 def _read(out: Path, results: dict[str, Result], root: Path) -> str | None:

@@ -42,7 +42,7 @@ class ExactPass(FloatPass):
     def add_wide(self, offset: int, a_int: Array, e_int: Array) -> None:
         """Measure int64 and uint64 whose differences float64 may miss."""
         n, totals = len(a_int), self.totals
-        a, e, ratio = (buffer[:n] for buffer in self.buffers)
+        a, e = self.sides[:, :n]
         different, distance = _distance(a_int, e_int)
         totals.pairs += n
         totals.mismatched += int(np.count_nonzero(different))
@@ -56,7 +56,7 @@ class ExactPass(FloatPass):
         np.copyto(a, distance)
         totals.sum_square += dot(a, a)
         totals.sum_abs += total(a)
-        self.relative(offset, a, e, ratio)
+        self.offer_relative(offset, a, e, None)
 
 
 def _integers(chunk: Array) -> Array:

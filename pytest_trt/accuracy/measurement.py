@@ -10,7 +10,8 @@ import numpy as np
 
 from pytest_trt.accuracy.integers import ExactPass
 from pytest_trt.accuracy.metrics import Metrics
-from pytest_trt.accuracy.passes import CHUNK, FloatPass, chunks, segments, surely_within
+from pytest_trt.accuracy.passes import CHUNK, FloatPass, chunks, segments
+from pytest_trt.accuracy.relative import surely_within
 from pytest_trt.accuracy.sums import dot
 from pytest_trt.accuracy.totals import Totals
 from pytest_trt.accuracy.workers import in_order
@@ -115,11 +116,12 @@ def _spread(
 
 def _doubtful(part: Totals, rtol: float, atol: float) -> bool:
     """Can a segment that was measured without a limit hold a mismatch?"""
-    relative = math.inf if part.rel_undefined else part.greatest("max_rel")
-    return part.greatest("max_abs") > atol and not surely_within(relative, rtol)
+    return part.reach_abs > atol and not surely_within(part.reach_rel, rtol)
 
 
 def _merged(parts: Sequence[Totals]) -> Totals:
+    if len(parts) == 1:
+        return parts[0]
     whole = Totals()
     for part in parts:
         whole.merge(part)

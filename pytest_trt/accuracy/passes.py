@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_trt.accuracy.relative import Quotients, quotients, ratios, surely_within
 from pytest_trt.accuracy.sums import dot, total
 from pytest_trt.accuracy.totals import Totals
 from pytest_trt.accuracy.widening import fits_single, to_single
@@ -24,22 +26,13 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-__all__ = ["CHUNK", "FloatPass", "chunks", "segments", "surely_within"]
+__all__ = ["CHUNK", "FloatPass", "chunks", "segments"]
 
 # Elements. Two float64 buffers take 2 MB, and about as much is read: the second-level cache of a server's core, and
 # a little of the third. Smaller chunks pay for the interpreter between operations, and threads pay twice.
 CHUNK = 1 << 17
 # Chunks that one thread does in a row.
 SEGMENT = 8
-# The quotient of two float32 is off by half a unit in the last place; this is one.
-_SINGLE_EPS = 2.0**-23
-# Room for the rounding of a few float64 operations.
-_NEARLY_1 = 1 - 2.0**-50
-
-
-def surely_within(relative: float, rtol: float) -> bool:
-    """Is every element close whose relative difference, as computed, is at most *relative*?"""
-    return relative < rtol * _NEARLY_1
 
 
 def chunks(a: Array, e: Array, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Array, Array]]:
@@ -68,13 +61,24 @@ class FloatPass:
     def __init__(self, a: Array, e: Array, rtol: float | None, atol: float | None, allow_nonfinite: bool) -> None:
         self.a, self.e = a, e
         self.rtol, self.atol, self.allow_nonfinite = rtol, atol, allow_nonfinite
-        size = min(CHUNK, a.size)
-        self.buffers = [np.empty(size) for _ in range(3)]
-        self.mask = np.empty(size, np.bool_)
-        self.quotient = np.empty(size, np.float32)
+        self.size = min(CHUNK, a.size)
+        self.sides = np.empty((2, self.size))
         self.single = not self.exact and fits_single(a.dtype) and fits_single(e.dtype)
-        self.widened = [np.empty(size if self.single and x.dtype != np.float32 else 0, np.float32) for x in (a, e)]
+        widths = [self.size if self.single and x.dtype != np.float32 else 0 for x in (a, e)]
+        self.widened = [np.empty(width, np.float32) for width in widths]
         self.totals = Totals()
+
+    @cached_property
+    def ratio(self) -> Floats:
+        return np.empty(self.size)
+
+    @cached_property
+    def quotient(self) -> NDArray[np.float32]:
+        return np.empty(self.size, np.float32)
+
+    @cached_property
+    def mask(self) -> Mask:
+        return np.empty(self.size, np.bool_)
 
     def over(self, start: int) -> Totals:
         """Measure the segment that begins at the flat index *start*."""
@@ -85,7 +89,7 @@ class FloatPass:
         return self._each(start, self.judge_again)
 
     def _each(self, start: int, do: Callable[[int, Array, Array], None]) -> Totals:
-        self.totals = Totals()
+        self.totals = self.totals.following()
         # Overflow of a float64 to infinity and 0/0 are dealt with where they arise.
         with np.errstate(all="ignore"):
             for offset, a_chunk, e_chunk in chunks(self.a, self.e, start, start + CHUNK * SEGMENT):
@@ -100,12 +104,14 @@ class FloatPass:
 
     def add(self, offset: int, a_chunk: Array, e_chunk: Array) -> None:
         n, totals = len(a_chunk), self.totals
-        a, e, ratio = (buffer[:n] for buffer in self.buffers)
+        a, e = self.sides[:, :n]
         # First of all, while both chunks are in the cache.
-        low, high = np.minimum.reduce(e_chunk), np.maximum.reduce(e_chunk)
-        quotients = self.quotients(a_chunk, e_chunk) if self.single else None
-        np.copyto(a, a_chunk, casting="unsafe")
+        hints = quotients(a_chunk, e_chunk, self.quotient[:n]) if self.single else None
         np.copyto(e, e_chunk, casting="unsafe")
+        # Not all operations are there for the types that are neither float32 nor an integer of NumPy.
+        ranged = e_chunk if self.single or self.exact else e
+        low, high = np.minimum.reduce(ranged), np.maximum.reduce(ranged)
+        np.copyto(a, a_chunk, casting="unsafe")
         diff = np.subtract(a, e, out=a)
         square = dot(diff, diff)
         aside: Mask | None = None
@@ -124,10 +130,11 @@ class FloatPass:
         # a = e + diff saves a dot product, and is as good unless the terms nearly cancel.
         a_square, product = e_square + 2 * e_diff + square, e_square + e_diff
         if not e_square + square <= 8 * min(a_square, product):
-            np.copyto(ratio, a_chunk, casting="unsafe")
+            again = self.ratio[:n]
+            np.copyto(again, a_chunk, casting="unsafe")
             if aside is not None:
-                ratio[aside] = 0
-            a_square, product = dot(ratio, ratio), dot(ratio, e)
+                again[aside] = 0
+            a_square, product = dot(again, again), dot(again, e)
         totals.pairs += pairs
         totals.sum_square += square
         totals.sum_expected_square += e_square
@@ -146,10 +153,8 @@ class FloatPass:
         if aside is not None:
             diff[aside] = -1
         greatest = totals.offer_greatest("max_abs", diff, offset)
-        if quotients is not None and aside is None:
-            bound = self.relative_of_singles(offset, diff, e, *quotients)
-        else:
-            bound = self.relative(offset, diff, e, ratio)
+        bound = self.offer_relative(offset, diff, e, hints if aside is None else None)
+        totals.reach_abs, totals.reach_rel = max(totals.reach_abs, greatest), max(totals.reach_rel, bound)
         self.judge(offset, diff, e, greatest, bound)
 
     def set_aside(self, a: Floats, e: Floats) -> Mask:
@@ -172,61 +177,24 @@ class FloatPass:
         e[aside] = 0
         return aside
 
-    def quotients(self, a: Array, e: Array) -> tuple[Array, float, float] | None:
-        """Return ``a/e`` in float32, how far it is from 1 at most, and how far off that may be.
+    def offer_relative(self, offset: int, diff: Floats, e: Floats, hints: Quotients | None) -> float:
+        """Offer the greatest ``diff / |e|``, and return a bound of it: infinite where one is undefined.
 
-        None where it cannot tell which elements have the greatest relative difference: next to a division by
-        zero, and when all differences are minute. 0/0 is NaN, which is passed over.
+        *diff* is negative where it does not count. May overwrite *e* with ``|e|``.
         """
-        quotient = np.divide(a, e, out=self.quotient[: len(a)])
-        high, low = float(np.fmax.reduce(quotient)), float(np.fmin.reduce(quotient))
-        slack = _SINGLE_EPS * max(1.0, abs(high), abs(low))
-        greatest = max(high - 1, 1 - low)
-        if not (math.isfinite(high) and math.isfinite(low) and greatest > 4 * slack):
-            return None
-        return quotient, greatest, slack
-
-    def relative_of_singles(
-        self, offset: int, diff: Floats, e: Floats, quotient: Array, greatest: float, slack: float
-    ) -> float:
-        """Offer the greatest ``diff / |e|`` of finite float32, and return a bound of it.
-
-        The quotients tell which few elements can have it; these are done in float64, as all are elsewhere.
-        """
-        if greatest + slack > self.totals.greatest("max_rel"):
-            enough = greatest - 4 * slack
-            found = quotient >= np.float32(1 + enough)
-            found |= quotient <= np.float32(1 - enough)
-            where = np.flatnonzero(found)
-            values = diff[where] / np.abs(e[where])
-            i = int(values.argmax())
-            self.totals.offer("max_rel", values[i].item(), offset + int(where[i]))
-        return greatest + slack
-
-    def relative(self, offset: int, diff: Floats, e: Floats, ratio: Floats) -> float:
-        """Offer the greatest ``diff / |e|`` in float64, and return a bound of it: infinite next to ``e == 0``.
-
-        *diff* is negative where it does not count. Overwrites *e* with ``|e|``, *ratio* and the mask.
-        """
-        abs_e = np.abs(e, out=e)
-        bound = 0.0
-        if np.minimum.reduce(abs_e) > 0:
-            np.divide(diff, abs_e, out=ratio)
-        else:
-            zero = np.equal(abs_e, 0, out=self.mask[: len(diff)])
-            # abs_e, and infinity where it is 0. Arithmetic, because a masked copy takes several times as long.
-            np.divide(1.0, ~zero, out=ratio)
-            ratio -= 1
-            ratio += abs_e
-            np.divide(diff, ratio, out=ratio)
-            undefined = diff > 0
-            undefined &= zero
-            if count := int(np.count_nonzero(undefined)):
-                self.totals.rel_undefined += count
-                bound = math.inf
-            if ratio.max() == 0:  # only then a 0 that stands for no quotient could be taken for the greatest
-                ratio[undefined | (diff < 0)] = -1
-        return max(bound, self.totals.offer_greatest("max_rel", ratio, offset))
+        if hints is not None:
+            if hints.bound > self.totals.greatest("max_rel"):
+                where = hints.candidates()
+                found = diff[where] / np.abs(e[where])
+                i = int(found.argmax())
+                self.totals.offer("max_rel", found[i].item(), offset + int(where[i]))
+            return hints.bound
+        n = len(diff)
+        ratio = self.ratio[:n]
+        undefined = ratios(diff, np.abs(e, out=e), ratio, self.mask[:n])
+        self.totals.rel_undefined += undefined
+        greatest = self.totals.offer_greatest("max_rel", ratio, offset)
+        return math.inf if undefined else greatest
 
     def judge(self, offset: int, diff: Floats, e: Floats, greatest: float, bound: float) -> None:
         """Count the mismatches. No *diff* is above *greatest*, no ``diff / |e|`` above *bound*.
@@ -237,11 +205,9 @@ class FloatPass:
         if rtol is None or atol is None or greatest <= atol or surely_within(bound, rtol):
             return
         over = np.greater(diff, atol, out=self.mask[: len(diff)])
-        beyond = int(np.count_nonzero(over))
-        # Few elements are better taken out, many are better computed where they are.
-        where = np.flatnonzero(over) if beyond < len(diff) >> 4 else None
+        where = _few(over)
         if where is not None:
-            diff, e, over = diff[where], e[where], over[:beyond]
+            diff, e, over = diff[where], e[where], over[: len(where)]
         allowance = np.abs(e, out=e)
         allowance *= rtol
         allowance += atol
@@ -250,22 +216,32 @@ class FloatPass:
         if not found:
             return
         self.totals.mismatched += found
-        ratio = np.divide(diff, allowance, out=self.buffers[2][: len(diff)])
+        picks = _few(over)
+        if picks is not None:
+            diff, allowance, over = diff[picks], allowance[picks], over[picks]
+        ratio = np.divide(diff, allowance, out=self.ratio[: len(diff)])
         # Not above 1: 0/0 is among them, or a quotient was rounded to 1 on both sides of the limit.
         if not ratio.max() > 1:
             ratio.fill(-1)
             np.divide(diff, allowance, out=ratio, where=over)
         i = int(ratio.argmax())
-        self.totals.offer("max_excess", ratio[i].item(), offset + (i if where is None else int(where[i])))
+        at = i if picks is None else int(picks[i])
+        self.totals.offer("max_excess", ratio[i].item(), offset + (at if where is None else int(where[at])))
 
     def judge_again(self, offset: int, a_chunk: Array, e_chunk: Array) -> None:
         """Judge a chunk that was measured before its limit was known."""
-        a, e = (buffer[: len(a_chunk)] for buffer in self.buffers[:2])
+        a, e = self.sides[:, : len(a_chunk)]
         np.copyto(a, a_chunk, casting="unsafe")
         np.copyto(e, e_chunk, casting="unsafe")
-        diff = np.subtract(a, e, out=self.buffers[2][: len(a_chunk)])
+        diff = np.subtract(a, e, out=a)
         np.abs(diff, out=diff)
         if not math.isfinite(np.maximum.reduce(diff)):
-            diff[~(np.isfinite(a) & np.isfinite(e))] = -1
-        np.copyto(a, diff)
-        self.judge(offset, a, e, math.inf, math.inf)
+            again = self.ratio[: len(diff)]
+            np.copyto(again, a_chunk, casting="unsafe")
+            diff[~(np.isfinite(again) & np.isfinite(e))] = -1
+        self.judge(offset, diff, e, math.inf, math.inf)
+
+
+def _few(mask: Mask) -> NDArray[np.intp] | None:
+    """Return where *mask* is set, None if that is in many places: these are better computed where they are."""
+    return np.flatnonzero(mask) if np.count_nonzero(mask) < len(mask) >> 4 else None

@@ -23,18 +23,19 @@ def dot(x: Floats, y: Floats) -> float:
     """Return the sum of products of two contiguous vectors."""
     whole = len(x) - len(x) % _BLOCK
     found = float(np.dot(x[whole:], y[whole:])) if whole < len(x) else 0.0
-    if whole:
-        # A row times a column: one product of vectors per block.
-        parts = np.matmul(x[:whole].reshape(-1, 1, _BLOCK), y[:whole].reshape(-1, _BLOCK, 1))
-        found += float(np.add.reduce(parts, axis=None))
-    return found
+    # A row times a column: one product of vectors per block.
+    return found + _added(np.matmul(x[:whole].reshape(-1, 1, _BLOCK), y[:whole].reshape(-1, _BLOCK, 1)))
 
 
 def total(x: Floats) -> float:
     """Return the sum of a contiguous vector."""
-    # The sum of products with ones: NumPy's own sum takes longer.
     whole = len(x) - len(x) % _BLOCK
-    found = float(np.add.reduce(x[whole:]))
-    if whole:
-        found += float(np.add.reduce(np.matmul(x[:whole].reshape(-1, 1, _BLOCK), _ONES), axis=None))
+    found = float(np.add.reduce(x[whole:])) if whole < len(x) else 0.0
+    # The sum of products with ones: NumPy's own sum takes longer.
+    return found + _added(np.matmul(x[:whole].reshape(-1, 1, _BLOCK), _ONES))
+
+
+def _added(parts: Floats) -> float:
+    # They are few: NumPy would think longer than it adds.
+    found: float = sum(parts.ravel().tolist())
     return found

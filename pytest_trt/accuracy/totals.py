@@ -39,10 +39,17 @@ class Totals:
     low: float | None = None
     high: float | None = None
     best: dict[str, tuple[float, int]] = field(default_factory=dict)  # name of an extreme -> value, flat index
+    floor: dict[str, float] = field(default_factory=dict)  # what extremes must exceed to be kept
+    reach_abs: float = -1.0  # no difference is greater
+    reach_rel: float = 0.0  # no relative difference is greater, as computed; infinite where one is undefined
 
     def greatest(self, name: str) -> float:
-        """Return the value of an extreme, -1 before there is one."""
-        return self.best.get(name, (-1.0, 0))[0]
+        """Return what a value of an extreme must exceed to be kept."""
+        return self.best[name][0] if name in self.best else self.floor.get(name, -1.0)
+
+    def following(self) -> Totals:
+        """Return empty totals for later elements: what is not greater than here cannot be an extreme of both."""
+        return Totals(floor={**self.floor, **{name: value for name, (value, _) in self.best.items()}})
 
     def offer(self, name: str, value: float, flat: int) -> None:
         """Keep *value* if it is greater than all before. Negative values are no candidates."""
@@ -64,10 +71,12 @@ class Totals:
     def merge(self, later: Totals) -> None:
         """Add the totals of the elements that follow."""
         for each in fields(self):
-            if each.name not in ("low", "high", "best"):
+            if each.name not in ("low", "high", "best", "floor", "reach_abs", "reach_rel"):
                 setattr(self, each.name, getattr(self, each.name) + getattr(later, each.name))
         if later.low is not None and later.high is not None:
             self.offer_range(later.low, later.high)
+        self.reach_abs = max(self.reach_abs, later.reach_abs)
+        self.reach_rel = max(self.reach_rel, later.reach_rel)
         for name, (value, flat) in later.best.items():
             self.offer(name, value, flat)
 

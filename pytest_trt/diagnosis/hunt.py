@@ -19,6 +19,7 @@ from pytest_trt.diagnosis.observe import by_suspicion, values
 from pytest_trt.diagnosis.stages import Subject, attribute_case
 from pytest_trt.diagnosis.taps import Divergence, first_divergence
 from pytest_trt.errors import PrecisionError, TrtError
+from pytest_trt.spec.precision import get_precision
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.comparison import Comparison
@@ -173,6 +174,8 @@ def _runner(subject: Subject, request: BuildRequest, backend_name: str) -> Calla
 
     def run(model: Model) -> list[dict[str, Any]]:
         wanted, settings = replace(request, model=model), bench.settings
+        if model.proto is bench.graph(subject.case).proto:
+            wanted = replace(wanted, precision=get_precision("fp32"))  # everything excluded
         with bench.device_lock(backend_name):
             built = build(backend, wanted, isolate=settings.isolate, timeout_s=settings.build_timeout)
             with closing(backend.load(built.plan, wanted)) as session:

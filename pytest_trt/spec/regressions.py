@@ -51,7 +51,7 @@ def save_regression(folder: Path, feeds: Mapping[str, Array], label: str) -> Pat
     known = sorted(folder.glob(f"*-{digest}.npz"))
     if known:
         return known[0]
-    path = folder / f"{re.sub(r'[^A-Za-z0-9._=+-]+', '-', label).strip('-') or 'input'}-{digest}.npz"
+    path = folder / f"{re.sub(r'[^A-Za-z0-9._=+]+', '-', label).strip('-') or 'input'}-{digest}.npz"
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(feeds):

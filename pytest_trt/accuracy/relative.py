@@ -1,0 +1,85 @@
+"""Relative differences of one chunk: in float64, or by float32 quotients that tell where to look."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Floats = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+__all__ = ["Quotients", "quotients", "ratios", "surely_within"]
+
+# A quotient of two float32 is off by half a unit in the last place; this is one.
+_SINGLE_EPS = 2.0**-23
+# Room for the rounding of a few float64 operations.
+_NEARLY_1 = 1 - 2.0**-50
+
+
+def surely_within(relative: float, rtol: float) -> bool:
+    """Is every element close whose relative difference, as computed, is at most *relative*?"""
+    return relative < rtol * _NEARLY_1
+
+
+class Quotients(NamedTuple):
+    """``a/e`` in float32, and how far from 1 it is at most; *slack* is above the error of any of them."""
+
+    values: NDArray[np.float32]
+    furthest: float
+    slack: float
+
+    @property
+    def bound(self) -> float:
+        """No relative difference is greater."""
+        return self.furthest + self.slack
+
+    def candidates(self) -> NDArray[np.intp]:
+        """Return the indices of the few elements that can have the greatest relative difference, in order."""
+        # An element that has it lies within 2 slacks of the furthest quotient; the thresholds are rounded too.
+        enough = self.furthest - 4 * self.slack
+        found = self.values >= np.float32(1 + enough)
+        found |= self.values <= np.float32(1 - enough)
+        return np.flatnonzero(found)
+
+
+def quotients(a: Array, e: Array, out: NDArray[np.float32]) -> Quotients | None:
+    """Return the quotients of float32, in *out*; 0/0 is NaN there.
+
+    None where they do not tell the greatest ``|a/e - 1|``: with NaN and infinities, next to a division by zero, and
+    when all differences are minute.
+    """
+    values = np.divide(a, e, out=out)
+    high, low = float(np.fmax.reduce(values)), float(np.fmin.reduce(values))
+    slack = _SINGLE_EPS * max(1.0, abs(high), abs(low))
+    furthest = max(high - 1, 1 - low)
+    if not (math.isfinite(high) and math.isfinite(low) and furthest > 4 * slack):
+        return None
+    return Quotients(values, furthest, slack)
+
+
+def ratios(diff: Floats, abs_e: Floats, out: Floats, zero: Mask) -> int:
+    """Write ``diff / abs_e`` to *out*, 0 where both are 0, and return how often only *abs_e* is.
+
+    There, and where *diff* is negative because it does not count, *out* is 0 or less, and less than 0 if nothing
+    else is greater. *zero* is scratch.
+    """
+    if np.minimum.reduce(abs_e) > 0:
+        np.divide(diff, abs_e, out=out)
+        return 0
+    np.equal(abs_e, 0, out=zero)
+    # abs_e, and infinity where it is 0. Arithmetic, because a masked copy takes several times as long.
+    np.divide(1.0, ~zero, out=out)
+    out -= 1
+    out += abs_e
+    np.divide(diff, out, out=out)
+    undefined = diff > 0
+    undefined &= zero
+    if out.max() == 0:  # only then a 0 that stands for no quotient could be taken for the greatest
+        out[undefined | (diff < 0)] = -1
+    return int(np.count_nonzero(undefined))
