@@ -16,6 +16,7 @@ __all__ = [
     "number",
     "paths",
     "ratio",
+    "shape_points",
     "signed",
     "size",
     "sizes",
@@ -120,6 +121,15 @@ def number(low: float, high: float = float("inf"), kind: type = float) -> Callab
         return value
 
     return parse
+
+
+def shape_points(text: str) -> str | int:
+    """``opt``, ``corners``, ``all``, or a number of random points."""
+    if text in ("opt", "corners", "all"):
+        return text
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= 10_000:
+        return int(text)
+    raise ValueError("one of opt, corners, all, or a number of random points from 1 to 10000 is wanted")
 
 
 def ratio(text: str) -> float:

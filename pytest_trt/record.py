@@ -31,7 +31,7 @@ class Record:
     part did not run: ``environment``, ``engine`` (key, cached or built, seconds, bytes, what really happened),
     ``precision`` (native or simulated, the recipe's notes), ``inputs`` (origin, synthetic), ``accuracy``,
     ``latency``, ``verdict``, ``baseline`` (its state), ``streams`` (several contexts at once), ``builds`` (the spread
-    between builds).
+    between builds), ``search`` (the worst input that was found).
     """
 
     case: Case
@@ -47,6 +47,7 @@ class Record:
     baseline: dict[str, Any] | None = None
     streams: dict[str, Any] | None = None
     builds: dict[str, Any] | None = None
+    search: dict[str, Any] | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -99,6 +100,7 @@ _SECTIONS = (
     "baseline",
     "streams",
     "builds",
+    "search",
 )
 
 

@@ -23,6 +23,7 @@ from pytest_trt.option_values import (
     number,
     paths,
     ratio,
+    shape_points,
     signed,
     size,
     sizes,
@@ -119,21 +120,31 @@ class Settings:
     variant: str | None = _option(
         None, str, "NAME", "variant of each manifest that has one of this name (small, full, …)", group="matrix"
     )
-    shapes: str = _option(
+    shapes: str | int = _option(
         "corners",
-        choice("corners", "opt"),
-        "corners|opt",
-        "points of each profile at which accuracy is judged",
+        shape_points,
+        "corners|opt|all|N",
+        "points of each profile at which accuracy is judged: opt, min, max; all: single extremes and odd sizes too"
+        " (64 at most); N: random ones too",
         group="accuracy",
     )
     samples: int | None = _option(
         None,
         number(1, kind=int),
         "N",
-        "use at most N input samples per point (default: all at opt, 4 at the other corners)",
+        "use at most N input samples per point (default: all at opt, 4 at the other corners, 1 elsewhere)",
         group="accuracy",
     )
-    seed: int = _option(0, number(0, kind=int), "N", "seed of synthetic inputs", group="accuracy")
+    seed: int = _option(
+        0, number(0, kind=int), "N", "seed of synthetic inputs, random points and searches", group="accuracy"
+    )
+    search: int = _option(
+        0,
+        number(0, 10**6, int),
+        "N",
+        "also try N drawn inputs per case, walk towards the worst one, and save what fails (needs hypothesis)",
+        group="accuracy",
+    )
     tolerance: str | None = _option(
         None, str, "K=V[,…]", "override tolerances, e.g. rtol=1e-2,atol=1e-3 or logits:cosine=0.999", group="accuracy"
     )

@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("diagnosis",),
     ("report",),
     ("strategies",),
+    ("search",),
     ("lab",),
     ("plugin", "cli"),
     ("__main__",),

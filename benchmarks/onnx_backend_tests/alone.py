@@ -25,9 +25,7 @@ def judge(cases: Sequence[TestCase]) -> dict[str, tuple[str, str]]:
     waiting = list(cases)
     while waiting:
         lines = "".join(f"{json.dumps([case.id, str(case.folder)])}\n" for case in waiting)
-        done = subprocess.run(
-            [sys.executable, __file__], input=lines, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([sys.executable, __file__], input=lines, capture_output=True, text=True, check=False)
         for line in done.stdout.splitlines():
             case_id, verdict, text = json.loads(line)
             found[case_id] = (verdict, text)
@@ -65,9 +63,7 @@ def _run(case_id: str, folder: Path) -> tuple[str, str]:
 def _named() -> tuple[type[Exception], ...]:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return tuple(
-        found for found in vars(state).values() if isinstance(found, type) and issubclass(found, Exception)
-    )
+    return tuple(found for found in vars(state).values() if isinstance(found, type) and issubclass(found, Exception))
 
 
 def _tensors(data: Path, word: str) -> list[np.ndarray[Any, Any]]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from onnx import numpy_helper
 from pytest_trt.spec.precision.already import quantized_precisions
 from pytest_trt.spec.precision.graph import low_types_in
 
-__all__ = ["KINDS", "TestCase", "expected_rtol", "prepare"]
+__all__ = ["KINDS", "TestCase", "expected_rtol", "find"]
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "light")
 
@@ -30,28 +31,34 @@ _FINITE = {"", "string", "bool", *(f"{sign}int{bits}" for sign in ("", "u") for 
 
 @dataclass(frozen=True)
 class TestCase:
-    """One test on disk. ``id`` is ``KIND/NAME``, with ONNX's name without its ``test_``."""
+    """One test, which lies in ``folder`` once it was written. ``id`` is ``KIND/NAME``, without ONNX's ``test_``."""
 
     __test__ = False  # for pytest: no class of tests
 
     id: str
     folder: Path
+    fill: Callable[[Path], None] = field(repr=False, compare=False)
 
     @property
     def kind(self) -> str:
         return self.id.partition("/")[0]
 
+    def write(self) -> None:
+        """Write model, arrays, and a manifest where one is needed."""
+        self.folder.mkdir(parents=True)
+        self.fill(self.folder)
+        _write_manifest(self)
 
-def prepare(root: Path, kinds: tuple[str, ...] = KINDS) -> list[TestCase]:
-    """Write all tests of *kinds* below *root*, and return them in the order of their ids."""
+
+def find(root: Path, kinds: tuple[str, ...] = KINDS) -> list[TestCase]:
+    """All tests of *kinds* in the order of their ids, to be written below *root*."""
     makers = {"node": _nodes, "light": _light}
-    made = []
-    for kind in kinds:
-        for name in makers.get(kind, _files)(root / kind, kind):
-            case = TestCase(f"{kind}/{name}", root / kind / name)
-            _write_manifest(case)
-            made.append(case)
-    return sorted(made, key=lambda case: case.id)
+    found = [
+        TestCase(f"{kind}/{name}", root / kind / name, fill)
+        for kind in kinds
+        for name, fill in makers.get(kind, _files)(kind)
+    ]
+    return sorted(found, key=lambda case: case.id)
 
 
 def expected_rtol(case_id: str) -> float:
@@ -59,27 +66,30 @@ def expected_rtol(case_id: str) -> float:
     return 2e-3 if case_id == "light/densenet121" else 1e-3
 
 
-def _nodes(root: Path, kind: str) -> Iterator[str]:
+_Found = Iterator[tuple[str, Callable[[Path], None]]]
+
+
+def _nodes(kind: str) -> _Found:
     from onnx.backend.test.loader import load_model_tests
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPy's, of overflows that some tests want
         cases = load_model_tests(kind=kind)
     for case in cases:
-        if case.model_dir is not None:  # older versions have them as files
-            yield _copied(Path(case.model_dir), root)
-            continue
         name = case.name.removeprefix("test_")
-        (root / name).mkdir(parents=True)
-        (root / name / "model.onnx").write_bytes(case.model.SerializeToString())
-        graph = case.model.graph
-        for number, arrays in enumerate(case.data_sets):
-            data = root / name / f"test_data_set_{number}"
-            data.mkdir()
-            for word, values, infos in zip(("input", "output"), arrays, (graph.input, graph.output), strict=True):
-                for index, value in enumerate(values):
-                    (data / f"{word}_{index}.pb").write_bytes(_stored(value, infos[index]).SerializeToString())
-        yield name
+        # Older versions have them as files.
+        yield name, partial(_write_node, case) if case.model_dir is None else partial(_copy, Path(case.model_dir))
+
+
+def _write_node(case: Any, folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(case.model.SerializeToString())
+    graph = case.model.graph
+    for number, arrays in enumerate(case.data_sets):
+        data = folder / f"test_data_set_{number}"
+        data.mkdir()
+        for word, values, infos in zip(("input", "output"), arrays, (graph.input, graph.output), strict=True):
+            for index, value in enumerate(values):
+                (data / f"{word}_{index}.pb").write_bytes(_stored(value, infos[index]).SerializeToString())
 
 
 def _stored(value: Any, info: onnx.ValueInfoProto) -> Any:
@@ -94,35 +104,33 @@ def _stored(value: Any, info: onnx.ValueInfoProto) -> Any:
     return make(value, info.name) if make else numpy_helper.from_array(np.asarray(value), info.name)
 
 
-def _files(root: Path, kind: str) -> Iterator[str]:
-    source = _data() / kind
-    for folder in sorted(source.iterdir() if source.is_dir() else ()):
-        if (folder / "model.onnx").is_file():
-            yield _copied(folder, root)
+def _files(kind: str) -> _Found:
+    for file in sorted((_data() / kind).glob("*/model.onnx")):
+        yield file.parent.name.removeprefix("test_"), partial(_copy, file.parent)
 
 
-def _copied(source: Path, root: Path) -> str:
-    name = source.name.removeprefix("test_")
-    shutil.copytree(source, root / name)
-    return name
+def _copy(source: Path, folder: Path) -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
-def _light(root: Path, kind: str) -> Iterator[str]:
+def _light(kind: str) -> _Found:
     """Whole networks whose weights the graph itself generates; fed with ONNX's ramp from 0 to 1."""
     for file in sorted((_data() / kind).glob("light_*.onnx")):
-        name = file.stem.removeprefix("light_")
-        data = root / name / "test_data_set_0"
-        data.mkdir(parents=True)
-        shutil.copyfile(file, root / name / "model.onnx")
-        graph = onnx.load(file).graph
-        filled = {tensor.name for tensor in graph.initializer}
-        for index, info in enumerate(value for value in graph.input if value.name not in filled):
-            shape = tuple(dim.dim_value or 1 for dim in info.type.tensor_type.shape.dim)
-            ramp = (np.arange(np.prod(shape)).reshape(shape) / np.prod(shape)).astype(np.float32)
-            (data / f"input_{index}.pb").write_bytes(numpy_helper.from_array(ramp, info.name).SerializeToString())
-        for index in range(len(graph.output)):
-            shutil.copyfile(file.with_name(f"{file.stem}_output_{index}.pb"), data / f"output_{index}.pb")
-        yield name
+        yield file.stem.removeprefix("light_"), partial(_write_light, file)
+
+
+def _write_light(file: Path, folder: Path) -> None:
+    data = folder / "test_data_set_0"
+    data.mkdir()
+    shutil.copyfile(file, folder / "model.onnx")
+    graph = onnx.load(file).graph
+    filled = {tensor.name for tensor in graph.initializer}
+    for index, info in enumerate(value for value in graph.input if value.name not in filled):
+        shape = tuple(dim.dim_value or 1 for dim in info.type.tensor_type.shape.dim)
+        ramp = (np.arange(np.prod(shape)).reshape(shape) / np.prod(shape)).astype(np.float32)
+        (data / f"input_{index}.pb").write_bytes(numpy_helper.from_array(ramp, info.name).SerializeToString())
+    for index in range(len(graph.output)):
+        shutil.copyfile(file.with_name(f"{file.stem}_output_{index}.pb"), data / f"output_{index}.pb")
 
 
 def _data() -> Path:

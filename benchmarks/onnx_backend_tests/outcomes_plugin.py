@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
@@ -16,9 +16,9 @@ VARIABLE = "ONNX_BACKEND_TESTS"
 
 
 class Outcomes:
-    def __init__(self, wanted: set[Path], stream: IO[str]) -> None:
+    def __init__(self, wanted: set[Path], out: Path) -> None:
         self.wanted = wanted
-        self.stream = stream
+        self.out = out
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
         is_case = (collection_path / "model.onnx").is_file()
@@ -42,8 +42,8 @@ class Outcomes:
             )
 
     def write(self, row: dict[str, Any]) -> None:
-        self.stream.write(json.dumps(row) + "\n")
-        self.stream.flush()
+        with self.out.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
 
 
 def _text(report: pytest.TestReport) -> str:
@@ -55,4 +55,4 @@ def _text(report: pytest.TestReport) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     asked = json.loads(Path(os.environ[VARIABLE]).read_text(encoding="utf-8"))
     wanted = {Path(folder) for folder in asked["folders"]}
-    config.pluginmanager.register(Outcomes(wanted, Path(asked["out"]).open("a", encoding="utf-8")))
+    config.pluginmanager.register(Outcomes(wanted, Path(asked["out"])))

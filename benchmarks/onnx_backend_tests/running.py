@@ -14,7 +14,7 @@ from pathlib import Path
 from cases import TestCase
 from outcomes_plugin import VARIABLE
 
-__all__ = ["Result", "run"]
+__all__ = ["Result", "read_outcomes", "run"]
 
 _ORDER = ("crashed", "error", "failed", "skipped", "passed")
 _CASES_PER_PROCESS = 300  # a Lab keeps the models that it has loaded
@@ -63,7 +63,7 @@ def _run_batch(number: int, cases: Sequence[TestCase], root: Path, options: Sequ
                 env=_environment(asked),
                 check=False,
             ).returncode
-        crashed = _read(out, results, root)
+        crashed = read_outcomes(out, results)
         if code in (0, 1) or crashed is None:
             if code not in (0, 1):
                 raise SystemExit(f"pytest ended with {code}: see {log}")
@@ -89,7 +89,7 @@ def _environment(asked: Path) -> dict[str, str]:
     return {**kept, VARIABLE: str(asked), "PYTHONPATH": path, "TMPDIR": str(temporary)}
 
 
-def _read(out: Path, results: dict[str, Result], root: Path) -> str | None:
+def read_outcomes(out: Path, results: dict[str, Result]) -> str | None:
     """Enter what *out* says into *results*; return the test in which the process ended, if it ended within one."""
     open_id = None
     for line in out.read_text(encoding="utf-8").splitlines():

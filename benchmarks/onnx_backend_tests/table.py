@@ -29,11 +29,11 @@ REASONS = (
     ),
     (
         r"node/maxunpool_export_with_output_shape",
-        "the indices count in the 4x4 of the pooled input; ONNX Runtime takes them for places in the 5x5 of output_shape",
+        "the indices count in the 4x4 that was pooled; ONNX Runtime takes them for places in the 5x5 of output_shape",
     ),
     (
         r"node/resize_downsample_scales_(linear|cubic)_align_corners",
-        "with scales, ONNX aligns the corners of the unrounded output size (3.2), ONNX Runtime those of the rounded one (3)",
+        "with scales, ONNX aligns corners of the unrounded output size (3.2), ONNX Runtime those of the rounded one (3)",
     ),
     (
         r"node/attention_4d_with_past_and_present_qk_matmul_bias_[34]d_mask_causal",
@@ -43,7 +43,7 @@ REASONS = (
 
 # A message's pattern, and what tests are grouped by; {} is the first group, listed for all tests of the row.
 _MESSAGES = (
-    (r"Unsupported model IR version: (\d+), max supported IR version: \d+", "Unsupported model IR version"),
+    (r"Unsupported model IR version: (\d+, max supported IR version: \d+)", "Unsupported model IR version: …"),
     (r"Opset (\d+) is under development", "Opset … is under development and support for this is limited"),
     (r"Could not find an implementation for (\w+\(\d+\))", "Could not find an implementation for …"),
     (r"Failed to find kernel for (\w+\(\d+\))", "Could not find an implementation for …"),
@@ -53,10 +53,16 @@ _MESSAGES = (
     (r"Type Error: (Type .*? is invalid)", "Type Error"),
     (r"(Type parameter \(\w+\) of Optype \(\w+\) bound to different types)", "Type Error"),
     (r"layout_ == 0 was false. (Batchwise recurrent operations)", "layout_ == 0 was false"),
-    (r"running (\w+) node\. .*Status Message: (?:/\S+ \S.*? )?([A-Z]\w+ .*)", "Non-zero status code returned while running …"),
+    (
+        r"running (\w+) node\. .*Status Message: (?:/\S+ \S.*? )?([A-Z]\w+ .*)",
+        "Non-zero status code returned while running …",
+    ),
     (r"'?[\w./ ]+'? (is an? (?:sequence|optional|map|sparse_tensor)_type; only tensors.*)", ""),
     (r"'?[\w./ ]+'? (holds strings, which no engine takes)", ""),
-    (r"recipe \w+: (the model is already typed: .*)", ""),
+    (
+        r"the model is already typed: it has (.* tensors), and",
+        "the model is already typed, and not by a precision's name",
+    ),
 )
 
 
@@ -112,10 +118,11 @@ tolerances. No references are computed. {count} tests, {versions}, backend `{bac
 python benchmarks/onnx_backend_tests --output docs/onnx-backend-tests.md
 ```
 
-writes this page, and ends with 1 when something failed that nothing explains. `--match`, `--kinds` and `--sample` choose
-tests, `--backend` another backend. A test that does not pass is also given to ONNX Runtime alone, without pytest-trt: only
-where that refuses the model as well, or gives other values too, it is counted as ONNX Runtime's. A test whose model is
-typed already says so in a `trt.toml` (`precisions = ["fp16"]`), and so does one that means its NaN (`allow_nonfinite`)."""
+writes this page, and ends with 1 when something failed that nothing explains. `--match`, `--kinds` and `--sample`
+choose tests, `--backend` another backend. A test that does not pass is also given to ONNX Runtime alone, without
+pytest-trt: only where that refuses the model as well, or gives other values too, it counts as ONNX Runtime's. A test
+whose model is typed already says so in a `trt.toml` (`precisions = ["fp16"]`), and so does one that means its NaN
+(`allow_nonfinite`)."""
 
 
 def _summary(found: Sequence[Verdict]) -> str:
@@ -131,33 +138,31 @@ def _summary(found: Sequence[Verdict]) -> str:
 
 
 def _table(rows: Sequence[Verdict], kind: str) -> str:
+    said = kind in ("refused", "skipped")
     groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for verdict in rows:
-        group, detail = _group(verdict.text) if kind in ("refused", "skipped") else (verdict.text, "")
+        group, detail = _group(verdict.text) if said else (" ".join(verdict.text.split())[:_MAX_MESSAGE], "")
         groups[group].append((detail, verdict.result.case.id))
-    lines = ["| message | tests | which |", "|---|---:|---|"] if kind in ("refused", "skipped") else [
-        "| reason | tests | which |", "|---|---:|---|"
-    ]  # fmt: skip
+    lines = [f"| {'message' if said else 'reason'} | tests | which |", "|---|---:|---|"]
     for group, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
-        details = sorted({detail for detail, _ in members if detail})
-        which = details or [case_id for _, case_id in members]
-        shown = which if kind not in ("refused", "skipped") else which[:_SHOWN]
+        which = sorted({detail for detail, _ in members if detail}) or [case_id for _, case_id in members]
+        shown = which[:_SHOWN] if said else which
         more = f", … ({len(which)} in all)" if len(which) > len(shown) else ""
         lines.append(f"| {_cell(group)} | {len(members)} | {_cell(', '.join(shown))}{more} |")
     return "\n".join(lines)
 
 
-_SHOWN = 40
+_SHOWN = 20
 _MAX_MESSAGE = 300
 
 
 def _group(message: str) -> tuple[str, str]:
     """The row of *message*, and what tells it from others in that row."""
-    text = " ".join(message.split("\n")[0].split())
+    text = " ".join(message.split("\n  hint:")[0].split())
     for pattern, group in _MESSAGES:
         if match := re.search(pattern, text):
             return (group, " ".join(part for part in match.groups() if part)) if group else (match[1], "")
-    return text.rpartition("] : ")[2][:_MAX_MESSAGE], ""
+    return text.split(" : ", 2)[-1][:_MAX_MESSAGE], ""
 
 
 def _cell(text: str) -> str:

@@ -163,7 +163,7 @@ class _Evaluation:
         try:
             with np.errstate(all="ignore"):  # NaN and infinities are the model's own
                 if self._looked:
-                    found = dict(zip(self._outputs, self._evaluator.run(self._outputs, wide), strict=True))
+                    found: Any = dict(zip(self._outputs, self._evaluator.run(self._outputs, wide), strict=True))
                 else:
                     found = self._evaluator.run(self._outputs, wide, intermediate=True)
         except _FAILURES as error:

@@ -36,6 +36,8 @@ _SAMPLES_FOR_NUMERICS = 2
 # Relative rms errors that rounding alone explains; an engine may round elsewhere than the typed model does.
 _NOISE = {"fp32": 1e-6, "tf32": 1e-3, "fp16": 1e-3, "bf16": 1e-2}
 _NOISE_OF_OTHERS = 3e-2
+# An error that is spread over so many nodes that this is not enough has no culprits worth a list.
+_EVALUATIONS, _BUILDS = 120, 40
 _TYPED_BACKEND = "onnxruntime-cpu"
 
 
@@ -121,19 +123,22 @@ def bisect(
     seconds: float = 600.0,
 ) -> Bisection:
     """Explain *subject*, then search: nodes of the recipe where the conversion is to blame, a tensor of the engine
-    where parser or fusion is. *anew* searches nodes in any case: which of those that the manifest excludes are needed?
-    *on_engine* judges every set of nodes by an engine of the case's own backend in place of
-    ONNX Runtime on the CPU. *limit* bounds evaluations and builds. Raises what building and running raises."""
+    where parser or fusion is. Raises what building and running raises.
+
+    *anew* searches nodes in any case: which of those that the manifest excludes are needed? *on_engine* judges every
+    set of nodes by an engine of the case's own backend in place of ONNX Runtime on the CPU. *limit* bounds evaluations
+    (120 by default) and builds (40).
+    """
     explanation = explain(subject, seconds=seconds)
     culprit = explanation.attribution.culprit
     if anew or culprit == "conversion" or (on_engine and culprit in ("parser", "fusion")):
-        return Bisection(explanation, culprits=_culprits(bench, subject, on_engine, limit))
+        return Bisection(explanation, culprits=_culprits(bench, subject, on_engine, limit or _EVALUATIONS))
     if culprit in ("parser", "fusion"):
-        return Bisection(explanation, divergence=_divergence(subject, group, limit or 40))
+        return Bisection(explanation, divergence=_divergence(subject, group, limit or _BUILDS))
     return Bisection(explanation)
 
 
-def _culprits(bench: Converter, subject: Subject, on_engine: bool, limit: int | None) -> Culprits:
+def _culprits(bench: Converter, subject: Subject, on_engine: bool, limit: int) -> Culprits:
     case, conversion = subject.case, bench.conversion(subject.case)
     request = bench.request(case) if on_engine else _typed_request(bench, subject)
     run = _runner(subject, request, case.backend if on_engine else _TYPED_BACKEND)

@@ -133,7 +133,7 @@ def _culprits(found: Culprits, precision: str) -> list[str]:
         "found": "the fewest nodes that must stay float32; without any one of them the model is not close",
         "empty": "the typed model is close with nothing excluded",
         "nothing": "not even the model without any typed node is close: no exclusion helps, the fault lies elsewhere",
-        "unfinished": "the limit of evaluations was reached: the smallest set so far that is close",
+        "unfinished": "the limit of evaluations was reached: a set that is close, perhaps not the smallest",
         "unstable": "the set was close once and not when it was run again: results are not repeatable",
     }
     lines = [said[how.outcome]]

@@ -16,8 +16,9 @@ from pytest_trt.backends import Session
 from pytest_trt.baselines.anchors import accuracy_sentences
 from pytest_trt.baselines.entries import fingerprint_of
 from pytest_trt.baselines.store import BaselineStore, Match
-from pytest_trt.errors import AccuracyFailure
+from pytest_trt.errors import AccuracyFailure, EngineFailure
 from pytest_trt.lab.engine_gate import judge_against_baseline, judge_census
+from pytest_trt.lab.points import judge_points
 from pytest_trt.lab.workshop import Workshop
 from pytest_trt.record import Record, accuracy_section, latency_section
 from pytest_trt.settings import as_words, options
@@ -30,12 +31,12 @@ if TYPE_CHECKING:
     from pytest_trt.accuracy.comparison import Comparison
     from pytest_trt.latency.gate import Verdict
     from pytest_trt.latency.timer import Samples
+    from pytest_trt.search import Worst
 
 __all__ = ["Lab"]
 
 DEFAULT_THRESHOLD = 0.05
-# All samples are judged at opt; at the other corners a few are enough to see that the shape works.
-_SAMPLES_AT_OTHER_CORNERS = 4
+DEFAULT_EXAMPLES = 100
 
 
 class Lab(Workshop):
@@ -71,44 +72,42 @@ class Lab(Workshop):
     def check(
         self, case: Case, record: Record, tolerance: Mapping[str, Any] | None = None, origin: str = ""
     ) -> Comparison:
-        """Judge the case's outputs at every corner of its profile, and fill *record*.
+        """Judge the case's outputs at the points of its profile and on its saved regressions, and fill *record*.
 
         *tolerance* overrides the preset, the manifest's and the command line's values; *origin* says where it
         stands. Raises AccuracyFailure (outputs not close, or worse than the baseline) or EngineFailure (precision not
-        honoured; structure or tactics not those of the baseline, where that was asked).
+        honoured; a shape within the profile refused; structure or tactics not those of the baseline, where that was
+        asked).
         """
         from pytest_trt.accuracy.comparison import Comparison
 
         limits = self.tolerance(case, tolerance, origin)
         session = self._judged_session(case, record)
-        parts: list[Comparison] = []
-        points: dict[str, Any] = {}
-        corners = self.profile(case).corners()
-        if self.settings.shapes == "opt":
-            corners = {"opt": corners["opt"]}
-        for point, shapes in corners.items():
-            limit = self.settings.samples or (None if point == "opt" else _SAMPLES_AT_OTHER_CORNERS)
-            samples, expected, source = self.expected(case, shapes, limit)
-            with self.device_lock(case.backend):  # somebody else may be measuring
-                outputs = [s.cut(session.run(s.feeds)) for s in samples]
-            found = [
-                self.judge(case, actual, sample, stored, limits)
-                for actual, sample, stored in zip(outputs, samples, expected, strict=True)
-            ]
-            points[point] = {
-                "shapes": {k: list(v) for k, v in shapes.items()},
-                "samples": len(samples),
-                "reference": source,
-                "ok": all(c.ok for c in found),
-            }
-            parts += found
-        comparison = Comparison.merge(parts)
-        record.accuracy = {**accuracy_section(comparison), "points": points}
+        judged = judge_points(self, case, session, limits)
+        comparison = Comparison.merge([*judged.corners, *judged.elsewhere])
+        failed = [c for c in judged.regressions if not c.ok]
+        if comparison.ok and failed:
+            comparison = Comparison.merge(failed)
+        # The figures are always the corners': a baseline must not take other points, or a new regression, for drift.
+        record.accuracy = {
+            **accuracy_section(Comparison.merge(judged.corners)),
+            "ok": comparison.ok and not judged.refused,
+            "summary": comparison.summary,
+            "points": judged.rows,
+            "not_judged": judged.missed,
+        }
         match = self.match(case, record)
         drift = accuracy_sentences(match, record.accuracy["outputs"]) if match.gates else []
         record.accuracy["drift"] = drift
         if not comparison.ok:
-            raise AccuracyFailure(f"{case}: {comparison.summary}", f"{comparison.detail}\n\n{self.reproduce(case)}")
+            evidence = [comparison.detail, "", *judged.evidence(), self.reproduce(case)]
+            raise AccuracyFailure(f"{case}: {comparison.summary}", "\n".join(evidence))
+        if judged.refused:
+            evidence = [*judged.evidence(), "", self.reproduce(case)]
+            raise EngineFailure(
+                f"{case}: the engine refuses {len(judged.refused)} shapes within its profile: {judged.refused[0]}",
+                "\n".join(evidence),
+            )
         if drift and match.gates_on("accuracy"):
             evidence = [*drift, f"baseline     {match.file}", "", self.reproduce(case)]
             raise AccuracyFailure(f"{case}: accuracy regressed against the baseline", "\n".join(evidence))
@@ -129,6 +128,33 @@ class Lab(Workshop):
         from pytest_trt.lab.concurrency import run_streams
 
         run_streams(self, case, record, self._judged_session(case, record), self.reproduce(case))
+
+    def search(
+        self,
+        case: Case,
+        record: Record,
+        tolerance: Mapping[str, Any] | None = None,
+        origin: str = "",
+        *,
+        examples: int | None = None,
+        special_values: bool | str = False,
+        save: bool = True,
+    ) -> Worst:
+        """Search for the case's worst input (``settings.search`` examples), fill *record*, and save what fails beside
+        the model. Raises AccuracyFailure or EngineFailure, UsageError without hypothesis."""
+        from pytest_trt.lab.search import search
+
+        return search(
+            self,
+            case,
+            record,
+            self._judged_session(case, record),
+            self.tolerance(case, tolerance, origin),
+            self.reproduce(case),
+            examples=examples or self.settings.search or DEFAULT_EXAMPLES,
+            special_values=special_values,
+            save=save,
+        )
 
     def draw(self, case: Case, record: Record) -> None:
         """Build the case several times from nothing (``settings.builds``), and fill *record* with how far the engines
@@ -212,6 +238,7 @@ class Lab(Workshop):
         asked = {**self._build_words(), **dict(case.options)}
         given |= {name.replace("_", "-"): text for name, text in asked.items()}
         given["variant"] = (manifest.variant or "") if settings.variant else ""
+        given["shapes"] = "" if settings.shapes == "corners" else str(settings.shapes)
         given["seed"] = str(settings.seed or "")
         given["fake"] = settings.fake or ""
         words = [str(place), *(f"{prefix}{name}={value}" for name, value in given.items() if value)]

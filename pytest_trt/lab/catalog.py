@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_trt.spec.inputs import InputSet, Sample
     from pytest_trt.spec.interface import Interface
     from pytest_trt.spec.model import Model
+    from pytest_trt.spec.regressions import Regressions
 
 __all__ = ["Catalog"]
 
@@ -226,13 +227,17 @@ class Catalog:
         return found
 
     def inputs(self, case: Case, shapes: Mapping[str, Shape]) -> InputSet:
-        """The user's input samples, or labelled synthetic ones. Raises InputsError."""
+        """The user's input samples, or labelled synthetic ones. Raises InputsError.
+
+        Beyond the corners, which the user's samples must fit, their values are repeated or cut to the shape.
+        """
+        from pytest_trt.spec.shape_points import fitted
         from pytest_trt.spec.synthetic import synthetic_inputs
 
         manifest, key = self.manifest(case), (case.model, str(sorted(shapes.items())))
         real = self._real_inputs(manifest)
         if real is not None:
-            return real
+            return real if self.settings.shapes in ("opt", "corners") else fitted(real, shapes)
         if key not in self._synthetic:
             self._synthetic[key] = synthetic_inputs(
                 self.model(case.model).inputs,
@@ -285,19 +290,30 @@ class Catalog:
         self, case: Case, shapes: Mapping[str, Shape], limit: int | None
     ) -> tuple[list[Sample], list[dict[str, Any]], str]:
         """The samples at *shapes*, their expected outputs (stored ones, else the reference's), and who made these."""
-        from pytest_trt.artifacts.called_reference import obtain_called_reference
-        from pytest_trt.artifacts.references import obtain_reference
-
         samples, fingerprint = self.samples(case, shapes, limit)
         stored = [sample.expected for sample in samples]
         if all(stored):
             return samples, [dict(outputs) for outputs in stored if outputs], "stored outputs"
+        return samples, *self.expected_of(case, samples, fingerprint)
+
+    def expected_of(self, case: Case, samples: Sequence[Sample], fingerprint: str) -> tuple[list[dict[str, Any]], str]:
+        """The reference's outputs for *samples*, and who made them."""
+        from pytest_trt.artifacts.called_reference import obtain_called_reference
+        from pytest_trt.artifacts.references import obtain_reference
+
         manifest, model = self.manifest(case), self.model(case.model)
         if manifest.reference or not model.has_graph:
             reference = obtain_called_reference(self.store, manifest, model, samples, fingerprint, self.progress)
         else:
             reference = obtain_reference(self.store, model, samples, fingerprint, self.progress)
-        return samples, list(reference.outputs), reference.origin
+        return list(reference.outputs), reference.origin
+
+    def regressions(self, case: Case) -> Regressions:
+        """The inputs on which the model failed before, as far as they lie within the case's profile."""
+        from pytest_trt.spec.regressions import load_regressions, regressions_folder
+
+        folder = regressions_folder(self.manifest(case).file)
+        return load_regressions(folder, self.model(case.model).inputs, self.profile(case))
 
     def tolerance(self, case: Case, overrides: Mapping[str, Any] | None = None, origin: str = "") -> ToleranceSet:
         """Preset of the precision < manifest < command line < marker; each value knows where it comes from."""

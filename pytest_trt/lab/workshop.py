@@ -146,8 +146,11 @@ class Workshop(Catalog):
         sample: Sample,
         expected: Mapping[str, Any],
         limits: ToleranceSet | None = None,
+        *,
+        allow_nonfinite: bool | None = None,
     ) -> Comparison:
-        """Compare one sample's outputs with the expected ones; padding that the sample did not bring is cut off."""
+        """Compare one sample's outputs with the expected ones; padding that the sample did not bring is cut off.
+        Whether NaN and infinities may stand there is the manifest's to say, unless *allow_nonfinite* does."""
         from pytest_trt.accuracy.comparison import compare
 
         # Labels belong to a classifier's first output.
@@ -157,7 +160,7 @@ class Workshop(Catalog):
             sample.cut(expected),
             tolerance=limits or self.tolerance(case),
             labels=labels,
-            allow_nonfinite=self.manifest(case).allow_nonfinite,
+            allow_nonfinite=self.manifest(case).allow_nonfinite if allow_nonfinite is None else allow_nonfinite,
         )
 
     def build(self, case: Case) -> Built:

@@ -1,8 +1,8 @@
 """Collecting models: ``trt.toml`` wherever pytest walks, ``.onnx`` files that were named.
 
 A model file gives one ``model`` item (it loads, its profiles and inputs fit) and, per case, the items
-``accuracy[…]`` and ``latency[…]``, and ``streams[…]`` and ``builds[…]`` where they are asked for. A broken model
-is one failed ``model`` item; its cases are skipped.
+``accuracy[…]`` and ``latency[…]``, and ``streams[…]``, ``builds[…]`` and ``search[…]`` where they are asked for. A
+broken model is one failed ``model`` item; its cases are skipped.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class ModelFile(pytest.File):
                 (Part.LATENCY, settings.latency == "on"),
                 (Part.STREAMS, settings.streams > 1),
                 (Part.BUILDS, settings.builds > 1),
+                (Part.SEARCH, settings.search > 0),
             ):
                 if asked:
                     yield CaseItem.from_parent(self, name=f"{part.value}[{case.variant_id}]", case=case, part=part)
@@ -149,6 +150,7 @@ class CaseItem(TextItem):
             Part.ACCURACY: lab.check,
             Part.STREAMS: lab.run_streams,
             Part.BUILDS: lab.draw,
+            Part.SEARCH: lab.search,
         }
         if self.part in acts:
             self._run(record, lambda: acts[self.part](self.case, record))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends import Session
     from pytest_trt.lab import Lab
     from pytest_trt.latency.gate import Verdict
+    from pytest_trt.search import Worst
     from pytest_trt.spec.case import Case
     from pytest_trt.spec.inputs import Sample
 
@@ -103,6 +104,35 @@ def trt_check(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> C
         )
 
     return check
+
+
+@pytest.fixture
+def trt_search(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> Callable[..., Worst]:
+    """Call it to search the profile for the worst input: ``trt_search(examples=200, special_values=True)``.
+
+    The smallest input that fails is saved beside the model, unless ``save=False``, and fails the test. Other keywords
+    (``rtol``, ``atol``, ``cosine``, …) override the marker's tolerances.
+    """
+    mark = MarkOptions.from_node(request.node)
+
+    def search(
+        *, examples: int | None = None, special_values: bool | str = False, save: bool = True, **tolerance: Any
+    ) -> Worst:
+        __tracebackhide__ = True
+        record = trt_lab.record(trt_case)
+        add_record(request.node, record)
+        origin = f"trt_search() in {request.node.nodeid}" if tolerance else mark.origin
+        limits = {**mark.tolerance, **tolerance}
+        asked: dict[str, Any] = {"examples": examples, "special_values": special_values, "save": save}
+        return run_part(
+            request.node,
+            record,
+            Part.SEARCH,
+            lambda: trt_lab.search(trt_case, record, limits, origin, **asked),
+            lambda: trt_lab.build_log(trt_case),
+        )
+
+    return search
 
 
 @pytest.fixture

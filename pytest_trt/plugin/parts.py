@@ -28,6 +28,7 @@ class Part(str, Enum):
     LATENCY = "latency"
     STREAMS = "streams"
     BUILDS = "builds"
+    SEARCH = "search"
 
 
 def add_record(item: pytest.Item, record: Record) -> None:

@@ -10,7 +10,7 @@ from pytest_trt.baselines.state import baseline_notes
 from pytest_trt.record import Record
 from pytest_trt.report.tables import providers
 
-__all__ = ["builds_line", "notes", "streams_line", "table"]
+__all__ = ["builds_line", "notes", "search_line", "streams_line", "table"]
 
 _COLUMNS = ("case", "engine", "max abs", "cosine", "top-1", "median ms", "p95 ms", "vs baseline", "result")
 
@@ -123,6 +123,9 @@ def notes(records: Sequence[Record]) -> list[str]:
             lines.append(f"{record.case.id}: {streams_line(record.streams)}")
         if record.builds:
             lines.append(f"{record.case.id}: {builds_line(record.builds)}")
+        if record.search:
+            lines.append(f"{record.case.id}: {search_line(record.search)}")
+        lines += [f"{record.case.id}: not judged: {missed}" for missed in (record.accuracy or {}).get("not_judged", ())]
     engines = [r.engine for r in records if r.engine]
     built = [e for e in engines if e.get("fresh")]
     seconds = sum(e.get("build_seconds", 0) for e in built)
@@ -147,6 +150,14 @@ def builds_line(builds: dict[str, Any]) -> str:
     tactics = "not visible" if builds["equal_tactics"] is None else f"{builds['equal_tactics']:.0%} equal"
     outputs = "bitwise equal outputs" if builds["equal_outputs"] else f"outputs up to {builds['max_abs']:.3g} apart"
     return f"{builds['count']} builds: medians spread {builds['spread']:.1%}, {outputs}, tactics {tactics}"
+
+
+def search_line(search: dict[str, Any]) -> str:
+    """How far the worst input that a search found is from failing, or that it fails."""
+    if search["ok"]:
+        return f"search: {search['runs']} inputs, the worst one uses {search['error']:.1%} of the tolerance"
+    saved = f", saved as {search['saved']}" if search["saved"] else ", not saved"
+    return f"search: an input fails after {search['runs']} runs{saved}"
 
 
 def _clocks(records: Sequence[Record]) -> str:

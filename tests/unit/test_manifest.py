@@ -199,13 +199,15 @@ def test_a_bare_model(tmp_path: Path, file: str, name: str):
         ("[build]\nopt_level = 6\n", "build.opt_level: cannot use '6': a number from 0 to 5 is wanted", None),
         (
             "[build]\nworkspace = -1\n",
-            "build.workspace: cannot use '-1': a size such as 512MB, 20GB or a number of bytes is wanted; units are KB, MB, GB, B",
+            "build.workspace: cannot use '-1': a size such as 512MB, 20GB or a number of bytes is wanted;"
+            " units are KB, MB, GB, B",
             None,
         ),
         ("[build]\ntactics = ['-A']\n", "unknown key 'tactics' in [build]", "did you mean 'max_tactics'?"),
         (
             "[build]\nio_formats = ['x=A:B:C']\n",
-            "build.io_formats: cannot use 'x=A:B:C': 'x=A:B:C' is not TENSOR=LAYOUT or TENSOR=DTYPE:LAYOUT, e.g. x=HALF:CHW16",
+            "build.io_formats: cannot use 'x=A:B:C': 'x=A:B:C' is not TENSOR=LAYOUT or TENSOR=DTYPE:LAYOUT,"
+            " e.g. x=HALF:CHW16",
             None,
         ),
         ("[latency]\nthreshold = '5%'\n", "latency.threshold must be int or float, not str", None),

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.tensorrt.logger import process_logger
-from pytest_trt.backends.tensorrt.versions.runtime import stream_weights
 from pytest_trt.backends.tensorrt.versions import register_plugins
+from pytest_trt.backends.tensorrt.versions.runtime import stream_weights
 from pytest_trt.errors import RunError
 
 if TYPE_CHECKING:

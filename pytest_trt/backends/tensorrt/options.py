@@ -8,9 +8,9 @@ from pytest_trt.backends.tensorrt.flags import apply_flags, check_flags
 from pytest_trt.backends.tensorrt.io_formats import check_io_formats
 from pytest_trt.backends.tensorrt.plugins import load_plugins
 from pytest_trt.backends.tensorrt.pools import apply_pools, check_pools
-from pytest_trt.backends.tensorrt.versions.requirements import unmet
 from pytest_trt.backends.tensorrt.tactics import apply_tactics, check_tactics
 from pytest_trt.backends.tensorrt.versions import typing
+from pytest_trt.backends.tensorrt.versions.requirements import unmet
 from pytest_trt.errors import BuildError, UsageError
 
 if TYPE_CHECKING:
