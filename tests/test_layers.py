@@ -57,7 +57,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "onnx": ("spec", "backends", "artifacts", "diagnosis"),
     "google": ("spec",),  # protobuf, for its exceptions
     "ml_dtypes": ("spec", "backends", "strategies"),
-    "numpy": ("spec", "backends", "artifacts", "accuracy", "latency", "diagnosis", "history", "strategies"),
+    "numpy": ("spec", "backends", "artifacts", "accuracy", "latency", "diagnosis", "history", "search", "strategies"),
     "filelock": ("artifacts",),
     "platformdirs": ("artifacts",),
     "rich": ("report",),

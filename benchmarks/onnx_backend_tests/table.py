@@ -33,7 +33,7 @@ REASONS = (
     ),
     (
         r"node/resize_downsample_scales_(linear|cubic)_align_corners",
-        "with scales, ONNX aligns corners of the unrounded output size (3.2), ONNX Runtime those of the rounded one (3)",
+        "with scales, ONNX aligns corners of the unrounded size (3.2), ONNX Runtime those of the rounded one (3)",
     ),
     (
         r"node/attention_4d_with_past_and_present_qk_matmul_bias_[34]d_mask_causal",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_trt.spec.case import Case
     from pytest_trt.spec.inputs import Sample
     from pytest_trt.spec.model import Model
+    from pytest_trt.spec.shapes import Shape
 
 __all__ = ["Subject", "attribute_case"]
 
@@ -36,20 +37,29 @@ _LATE = "not run: the time for explanations was over"
 
 @dataclass
 class Subject:
-    """A case at one point of its profile: its samples, what is expected of them, and how they are judged."""
+    """A case at one point of its profile: its samples, what is expected of them, and how they are judged.
+
+    *point* names the point; *shapes* are its shapes where it is none of min, opt and max. *given* are samples, their
+    expected outputs and who made these, in place of those of the point.
+    """
 
     bench: Workbench
     case: Case
     point: str = "opt"
     limit: int | None = None
     limits: ToleranceSet | None = None
+    shapes: Mapping[str, Shape] | None = None
+    given: tuple[list[Sample], list[dict[str, Any]], str] | None = None
     samples: list[Sample] = field(init=False)
     expected: Results = field(init=False)
     reference: str = field(init=False)
 
     def __post_init__(self) -> None:
-        shapes = self.bench.profile(self.case).at(self.point)
-        self.samples, expected, self.reference = self.bench.expected(self.case, shapes, self.limit)
+        if self.given is not None:
+            self.samples, expected, self.reference = self.given
+        else:
+            shapes = self.shapes or self.bench.profile(self.case).at(self.point)
+            self.samples, expected, self.reference = self.bench.expected(self.case, shapes, self.limit)
         self.expected = [sample.cut(row) for sample, row in zip(self.samples, expected, strict=True)]
 
     def cut(self, rows: Results) -> list[dict[str, Any]]:

@@ -73,6 +73,8 @@ def perturbed(expected, kind, rng):
         "equal": expected.copy,
         "rounding": lambda: expected * (1 + tiny * noise),
         "noise": lambda: expected + tiny * noise,
+        "one factor": lambda: expected * np.float32(1.001),
+        "last place": lambda: np.nextafter(expected, np.float32(INF)),
         "float16": lambda: expected.astype(np.float16).astype(np.float32),
         "relu": lambda: np.maximum(expected + tiny * noise, 0),
         "opposite": lambda: -expected,
@@ -84,7 +86,10 @@ def perturbed(expected, kind, rng):
     }[kind]()
 
 
-KINDS = ("equal", "rounding", "noise", "float16", "relu", "opposite", "unrelated", "vanishing", "huge", "one off")
+KINDS = (
+    *("equal", "rounding", "noise", "one factor", "last place", "float16"),
+    *("relu", "opposite", "unrelated", "vanishing", "huge", "one off"),
+)
 
 
 @some
@@ -95,9 +100,10 @@ KINDS = ("equal", "rounding", "noise", "float16", "relu", "opposite", "unrelated
     limits=st.sampled_from([(0.0, 0.0), (1e-2, 1e-3), (1e-3, 0.0), (0.0, 1e-2), (1e-7, 1e-7), (0.5, 2.0)]),
     size=st.one_of(st.integers(1, 20_000), st.sampled_from([8_192, 40_001, 70_000])),
     chunk=st.sampled_from([5_000, 8_192, 20_000, 1 << 17]),
+    swap=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_large_arrays_agree_with_the_oracle(kind, base, dtypes, limits, size, chunk, seed):
+def test_large_arrays_agree_with_the_oracle(kind, base, dtypes, limits, size, chunk, swap, seed):
     """Counts and extremes exactly, sums to 1e-12, whichever of the shortcuts a chunk takes."""
     rng = np.random.default_rng(seed)
     expected = rng.standard_normal(size).astype(np.float32)
@@ -111,7 +117,8 @@ def test_large_arrays_agree_with_the_oracle(kind, base, dtypes, limits, size, ch
         expected *= np.float32(10) ** rng.integers(-30, 15, size).astype(np.float32)
     with np.errstate(all="ignore"):
         actual = perturbed(expected, kind, rng)
-        pair = [x.astype(d) for x, d in zip((actual, expected), (dtypes[:-1], dtypes[-1]), strict=True)]
+        sides = (expected, actual) if swap else (actual, expected)
+        pair = [x.astype(d) for x, d in zip(sides, (dtypes[:-1], dtypes[-1]), strict=True)]
     rtol, atol = limits
     with mock.patch("pytest_trt.accuracy.passes.CHUNK", chunk), mock.patch("pytest_trt.accuracy.passes.SEGMENT", 2):
         m = measure(*pair, rtol=rtol, atol=atol)
@@ -124,6 +131,24 @@ def test_a_chunk_of_full_size_agrees_with_the_oracle(kind):
     expected = rng.standard_normal((3, 150_001)).astype(np.float32)
     actual = perturbed(expected.reshape(-1), kind, rng).reshape(expected.shape)
     agrees(measure(actual, expected, rtol=1e-3, atol=1e-4), actual, expected, 1e-3, 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["one factor", "last place", "float16"])
+@pytest.mark.parametrize("rtol", [9.99e-4, 1e-3, 1.001e-3, 1e-7, 4e-4])
+def test_limits_between_the_relative_differences_are_kept(kind, rtol):
+    """Differences that float32 quotients cannot tell apart, and limits right among them."""
+    rng = np.random.default_rng(9)
+    expected = rng.standard_normal(50_000).astype(np.float32)
+    actual = perturbed(expected, kind, rng)
+    agrees(measure(actual, expected, rtol=rtol, atol=0.0), actual, expected, rtol, 0.0)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_a_nonfinite_reference_takes_no_part_in_relative_differences(value):
+    """A quotient with it may look like the greatest difference of all."""
+    expected = np.array([1.0, value, 2.0], np.float32)
+    m = measure(np.array([1.01, 5.0, 2.0], np.float32), expected, rtol=0.5, atol=0.0)
+    assert (m.max_rel.index, m.mismatched) == ((0,), 1)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2])

@@ -292,6 +292,16 @@ def test_the_point_and_the_number_of_samples_can_be_chosen(labs: Any, folder: Pa
     assert attribution_lines(found)[0].startswith("where the error enters (3 samples at min;")
 
 
+def test_any_shapes_and_any_samples_can_be_explained(labs: Any, folder: Path):
+    lab = labs(fake="fusion=0.5,at=0")
+    odd = subject(lab, folder, point="odd", shapes={"x": (5, 4)})
+    given = subject(lab, folder, point="saved", given=(odd.samples[:1], list(odd.expected[:1]), odd.reference))
+
+    assert {row["y"].shape for row in odd.expected} == {(5, 3), (1, 3)}  # 16 rows, five at a time
+    assert attribute_case(odd).culprit == attribute_case(given).culprit == "fusion"
+    assert (attribute_case(given).samples, attribute_case(given).point) == (1, "saved")
+
+
 def test_an_explanation_has_the_table_and_the_numbers(labs: Any, folder: Path):
     found = explain(subject(labs(backend=("onnxruntime-cpu",), precision=("int8",)), folder, "int8"))
 
