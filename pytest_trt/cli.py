@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_trt import __version__
+from pytest_trt import __version__, cli_gate
 from pytest_trt.environment import cpu_name, gpus, version_of
 from pytest_trt.errors import BackendUnavailableError, Failure, TrtError, UnsupportedError, UsageError
 from pytest_trt.history.commands import add_commands
@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     comparing = building | {"baselines", "report"}
     command("compare", _compare, "compare engines with their references", comparing, matrix=True)
+    cli_gate.add_arguments(command("gate", cli_gate.run, cli_gate.HELP, cli_gate.OPTIONS))
     cache = command("cache", _cache, "look into the artifact cache, or tidy it", caching)
     cache.add_argument("action", choices=("ls", "explain", "verify", "gc"))
     cache.add_argument("digest", nargs="?", help="for explain: the entry's digest, or how it begins")

@@ -193,6 +193,27 @@ class Settings:
         "what an inconclusive latency verdict does to the test",
         group="latency",
     )
+    ab: str = _option(
+        "on",
+        choice("on", "off"),
+        "on|off",
+        "let the baseline's engine, where it is at hand, and the present one take turns, and gate their ratio",
+        group="latency",
+    )
+    baseline_engine: Path | None = _option(
+        None,
+        Path,
+        "PLAN",
+        "judge against this engine (default: the one of the baseline, if the cache has it)",
+        group="latency",
+    )
+    confirm: str = _option(
+        "on",
+        choice("on", "off"),
+        "on|off",
+        "measure what is red or inconclusive once more, in a fresh process",
+        group="latency",
+    )
     baselines: Path | None = _option(
         None, Path, "DIR", "where baselines are kept (default: baselines/ in the root directory)", group="baselines"
     )
@@ -368,7 +389,11 @@ class Settings:
         None, Path, "PLAN", "test this plan, built by somebody else, in place of building one", group="build"
     )
     trust: str | None = _option(
-        None, str, "DIGEST", "SHA-256 of a plan that may be loaded (loading a plan executes it)", group="build"
+        None,
+        str,
+        "DIGEST[,…]",
+        "SHA-256 of each plan that may be loaded (loading a plan executes it)",
+        group="build",
     )
     report: Path | None = _option(None, Path, "FILE", "write the records as JSON", group="report")
     markdown: Path | None = _option(

@@ -13,13 +13,13 @@ from typing import Any
 from pytest_trt.artifacts.build_times import estimate, with_eta
 from pytest_trt.artifacts.calibration_cache import load_calibration_cache, save_calibration_cache
 from pytest_trt.artifacts.key import Key
-from pytest_trt.artifacts.store import Store
+from pytest_trt.artifacts.store import Entry, Store
 from pytest_trt.artifacts.timing_cache import load_timing_cache, save_timing_cache
 from pytest_trt.backends import Backend, BuildRequest, Built, Progress, silent
 from pytest_trt.backends.isolation import build as build_plan
 from pytest_trt.errors import ArtifactError
 
-__all__ = ["StoredEngine", "engine_key", "obtain_engine"]
+__all__ = ["StoredEngine", "engine_key", "obtain_engine", "stored_engine"]
 
 _LOG_NAME = "build.log"
 
@@ -91,17 +91,30 @@ def obtain_engine(
             _keep(store, backend, request, built, progress, timings=timing_cache)
         return _payload(built)
 
-    entry = store.get_or_build(key, build, label=label)
+    return _read(store.get_or_build(key, build, label=label))
+
+
+def stored_engine(store: Store, digest: str) -> StoredEngine | None:
+    """The engine whose entry's digest begins with *digest*, or None. Nothing is built."""
+    for info in store.entries():
+        if info.kind == "engine" and info.digest.startswith(digest):
+            key = Key.make("engine", info.ingredients)
+            entry = store.get(key) if key.digest == info.digest else None  # another digest: keys of another version
+            return None if entry is None else _read(entry)
+    return None
+
+
+def _read(entry: Entry) -> StoredEngine:
     plans = [name for name in entry.files if name.startswith("engine")]
     if len(plans) != 1:
         raise ArtifactError(
-            f"cache entry {key.digest[:12]} holds {sorted(entry.files)}, not one engine", hint="pytest-trt cache verify"
+            f"cache entry {entry.key.short} holds {sorted(entry.files)}, not one engine", hint="pytest-trt cache verify"
         )
     return StoredEngine(
         plan=entry.files[plans[0]],
         facts=json.loads(entry.files["facts.json"]),
         fresh=entry.fresh,
-        digest=key.digest,
+        digest=entry.key.digest,
         log=entry.files.get(_LOG_NAME, b"").decode("utf-8", "replace"),
     )
 

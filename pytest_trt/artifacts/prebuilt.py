@@ -16,7 +16,8 @@ MINIMUM_DIGITS = 16
 
 
 def read_plan(path: Path, trust: str | None) -> StoredEngine:
-    """Return the plan at *path*, whose SHA-256 begins with *trust* (at least 16 hexadecimal digits).
+    """Return the plan at *path*, whose SHA-256 begins with *trust* (at least 16 hexadecimal digits) or, where that is a
+    list with commas, with one of them.
 
     A plan is a program for the GPU, and TensorRT reads it without protection against a forged one. Raises
     UnsafeModelError where no digest is given or another one, UsageError for what is no digest, and ModelError for a
@@ -35,7 +36,7 @@ def read_plan(path: Path, trust: str | None) -> StoredEngine:
             hint=f'if you know where it comes from: --trt-trust={digest[:MINIMUM_DIGITS]}, or trust = "{digest}" in'
             " [model]",
         )
-    if not digest.startswith(_digits(trust)):
+    if not digest.startswith(tuple(_digits(one) for one in trust.split(","))):
         raise UnsafeModelError(
             f"{path}: this is not the plan that is trusted: its SHA-256 is {digest}, not {trust}…",
             hint="the file was replaced, built again, or damaged; trust the new digest only if you know which",

@@ -2,12 +2,12 @@
 
 It lets every gate, report and option be tested without a GPU, here and in the CI of those who use the
 plugin. Everything it prints says ``simulated``. Faults: ``error`` (relative error added to every float
-output), ``latency`` (factor on every sample), ``noise`` (relative spread of samples), ``fp32`` (1: the build
-silently ignores the precision), ``build`` (1: the build fails), ``hang`` (seconds that the build takes longer),
-``crash`` (1: the build dies of SIGSEGV, in a process of its own), ``log`` (1: the builder logs), ``reformats`` (so
-many layers that only move data), ``tactic`` (another number: other tactics), ``lottery`` (1: each build is another
-plan, with another latency), ``unstable`` (so many last bits from run to run), ``race`` (1: outputs of several
-contexts differ), ``fusion`` (relative error of what node number ``at``, the last one by default, makes; not at
+output), ``latency`` (factor on every sample of engines built so), ``noise`` (relative spread of samples), ``fp32`` (1:
+the build silently ignores the precision), ``build`` (1: the build fails), ``hang`` (seconds that the build takes
+longer), ``crash`` (1: the build dies of SIGSEGV, in a process of its own), ``log`` (1: the builder logs),
+``reformats`` (so many layers that only move data), ``tactic`` (another number: other tactics), ``lottery`` (1: each
+build is another plan, with another latency), ``unstable`` (so many last bits from run to run), ``race`` (1: outputs of
+several contexts differ), ``fusion`` (relative error of what node number ``at``, the last one by default, makes; not at
 optimization level 0), ``shy`` (1: that error vanishes where its tensor is marked as an output).
 """
 
@@ -68,6 +68,7 @@ class FakeBackend:
     def __init__(self, injected: str | None = None) -> None:
         self.arguments = (injected,) if injected else ()
         self.faults = dict(_FAULTS)
+        self._loads = 0
         for part in (injected or "").split(","):
             if not part.strip():
                 continue
@@ -94,7 +95,9 @@ class FakeBackend:
         """Every option is accepted, so that the plumbing of all of them can be tested."""
 
     def identity(self) -> dict[str, str]:
-        return {"fake": "1"}
+        # A slowdown is the engine's, not the machine's: the old engine beside it keeps its own time.
+        slowed = {"latency": f"{self.faults['latency']:g}"} if self.faults["latency"] != 1 else {}
+        return {"fake": "1", **slowed}
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> Built:
         progress(f"fake: building {request.model.name}")
@@ -106,6 +109,8 @@ class FakeBackend:
         if self.faults["fp32"] and request.precision.name != "fp32":
             facts["not_honoured"] = f"{request.precision.name} was asked, every layer runs in float32 (injected)"
         described = {"fake": 1, "model": request.model.fingerprint, "precision": request.precision.name}
+        if self.faults["latency"] != 1:
+            described["latency"] = self.faults["latency"]
         if self.faults["lottery"]:
             described["ticket"] = next(_TICKETS)
         plan = json.dumps(described).encode()
@@ -149,9 +154,10 @@ class FakeBackend:
             described["precision"]
         except (ValueError, TypeError, KeyError) as error:
             raise RunError(f"this is no plan of the fake backend: {error}") from error
-        if self.faults["fusion"] and request.options.opt_level != 0:
-            return FakeSession(self._misfused(request.model), described, self.faults)
-        return FakeSession(request.model, described, self.faults)
+        self._loads += 1
+        misfused = self.faults["fusion"] and request.options.opt_level != 0
+        model = self._misfused(request.model) if misfused else request.model
+        return FakeSession(model, described, self.faults, self._loads)
 
     def _misfused(self, model: Model) -> Model:
         """*model* with a factor of 1 + ``fusion`` behind the node that was injected."""
@@ -177,7 +183,7 @@ class FakeBackend:
 class FakeSession:
     """Evaluates the model in NumPy through ``onnx.reference``; float16 and bfloat16 graphs in float32."""
 
-    def __init__(self, model: Model, described: dict[str, Any], faults: dict[str, float]) -> None:
+    def __init__(self, model: Model, described: dict[str, Any], faults: dict[str, float], load: int = 1) -> None:
         from onnx.reference import ReferenceEvaluator
 
         low = {"fp16": "float16", "bf16": "bfloat16"}.get(described["precision"])
@@ -196,7 +202,10 @@ class FakeSession:
         self._faults = faults
         self._calls = 0
         self._context = 0
-        self._seed = int(hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8], 16)
+        self._load = load
+        self._factor = float(described.get("latency", 1.0))
+        unslowed = {name: value for name, value in described.items() if name != "latency"}
+        self._seed = int(hashlib.sha256(json.dumps(unslowed, sort_keys=True).encode()).hexdigest()[:8], 16)
 
     def run(self, feeds: Feeds) -> Outputs:
         if self._evaluator is None:
@@ -232,7 +241,7 @@ class FakeSession:
         check_mode(FakeBackend.name, mode, MODES, l2_flush=l2_flush, flushes=True)
         if mode == "throughput":
             return ThroughputClock(self, {}, streams)
-        clock = SimulatedClock(self._seed, self._faults["latency"], self._faults["noise"])
+        clock = SimulatedClock(self._seed, self._factor, self._faults["noise"], self._load)
         if mode != "graph":
             clock.name = "+".join(["simulated", mode, *(["l2-flush"] if l2_flush else [])])
         return clock
@@ -259,13 +268,14 @@ class FakeSession:
 
 
 class SimulatedClock:
-    """Invented durations: between 0.5 and 2 ms by the plan's digest, log-normal noise, times the injected factor."""
+    """Invented durations: between 0.5 and 2 ms by the plan's digest, log-normal noise, times the injected factor. The
+    noise is another one in each *load* of a backend, and the same in every run."""
 
     name = "simulated"
 
-    def __init__(self, seed: int, factor: float, noise: float) -> None:
-        self._rng = np.random.default_rng(seed)
-        self._base_ms = 0.5 * 4.0 ** float(self._rng.random()) * factor
+    def __init__(self, seed: int, factor: float, noise: float, load: int = 1) -> None:
+        self._base_ms = 0.5 * 4.0 ** float(np.random.default_rng(seed).random()) * factor
+        self._rng = np.random.default_rng([seed, load])
         self._noise = noise
 
     def time(self, launch: Callable[[], None], count: int) -> Milliseconds:

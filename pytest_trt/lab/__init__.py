@@ -166,19 +166,18 @@ class Lab(Workshop):
     def measure(self, case: Case, record: Record, threshold: float | None = None) -> Verdict | None:
         """Measure the case at its opt shapes, judge it against its baseline, and fill *record*.
 
-        Returns None where no baseline of the same clock is stored, else the worse of the verdicts on the recent one
-        and on the anchor. That on a stale baseline gates nothing. Raises LatencyFailure for a regression.
+        Returns None where neither the old engine is at hand nor a number of the same clock is stored, else the worse of
+        the verdicts on the recent recording and on the anchor. That on a stale baseline gates nothing. Raises
+        LatencyFailure for a regression that a second process sees as well.
         """
-        from pytest_trt.lab.baseline_gate import judge_against_recordings
+        from pytest_trt.lab.latency_gate import judge
         from pytest_trt.latency.stats import summarize
 
         taken, transfers, note = self._sample(case, self._judged_session(case, record))
         summary = summarize(*(samples.values_ms for samples in taken))
         record.latency = latency_section(taken, summary, transfers, note)
         match = self.match(case, record)
-        return judge_against_recordings(
-            record, match, summary, self.threshold(case, threshold), self.measure_again(case)
-        )
+        return judge(self, case, record, match, summary, self.threshold(case, threshold))
 
     def _sample(self, case: Case, session: Session) -> tuple[list[Samples], dict[str, float], str]:
         from pytest_trt.latency.timer import sample
@@ -224,6 +223,8 @@ class Lab(Workshop):
         settings = self.settings
         how = f" --trt-latency-mode={settings.latency_mode}" if settings.latency_mode != "graph" else ""
         how += " --trt-l2-flush=on" if settings.l2_flush else ""
+        engine = settings.baseline_engine
+        how += f" --trt-baseline-engine={shlex.quote(str(engine))}" if engine else ""
         how += f" --trt-streams={settings.streams}" if settings.latency_mode == "throughput" else ""
         return f"reproduce    pytest {self._arguments(case, '--trt-')}{how} -k latency"
 

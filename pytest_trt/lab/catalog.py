@@ -91,7 +91,12 @@ class Catalog:
                 f"{path}: there is no such model",
                 hint=f"name an .onnx file, or a folder with {MANIFEST_NAME} or model.onnx",
             )
-        manifest = Manifest.load(path, self.settings.variant) if path.name == MANIFEST_NAME else Manifest.bare(path)
+        return self.know(
+            Manifest.load(path, self.settings.variant) if path.name == MANIFEST_NAME else Manifest.bare(path)
+        )
+
+    def know(self, manifest: Manifest) -> Manifest:
+        """Make the model of *manifest* known. Raises ManifestError."""
         for precision in manifest.tolerance:
             self._preset(manifest, precision)  # a typo must show, also where its precision is not tested
         known = self._manifests.setdefault(manifest.name, manifest)

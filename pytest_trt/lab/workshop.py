@@ -36,6 +36,7 @@ class Workshop(Catalog):
         super().__init__(settings, root, progress)
         self._typed: dict[tuple[str, str, str], tuple[Model, RecipeResult]] = {}
         self._engine: tuple[Case, StoredEngine, Session] | None = None
+        self.judged_against_plan: Case | None = None  # --trt-baseline-engine is one engine
 
     def close(self) -> None:
         """Free the loaded engine. The next one that is asked for is loaded as usual."""
@@ -193,6 +194,11 @@ class Workshop(Catalog):
             )  # fmt: skip
             self._engine = case, stored, backend.load(stored.plan, request)
         return self._engine[1], self._engine[2]
+
+    def adopt(self, case: Case, stored: StoredEngine) -> None:
+        """Load *stored* as the case's engine, in place of building or looking for one. Raises RunError."""
+        self.close()
+        self._engine = case, stored, self.backend(case.backend).load(stored.plan, self.request(case))
 
     def build_log(self, case: Case) -> str:
         """What the builder said about the engine that is loaded, if it is the case's; else nothing."""

@@ -116,6 +116,8 @@ def notes(records: Sequence[Record]) -> list[str]:
         )
     for record in records:
         lines += [f"{record.case.id}: {remark}" for remark in (record.engine or {}).get("remarks", ())]
+        if machine := (record.verdict or {}).get("machine"):
+            lines.append(f"{record.case.id}: {machine}")
         if note := (record.latency or {}).get("note"):
             lines.append(f"{record.case.id}: {note}")
         lines += [f"{record.case.id}: latency: {said}" for said in (record.latency or {}).get("disturbed", ())]

@@ -104,6 +104,25 @@ def test_an_injected_slowdown_is_the_factor():
     assert medians("latency=1.5") == pytest.approx(1.5 * medians(), rel=1e-9)
 
 
+def test_a_slowdown_is_the_engine_s_and_stays_in_its_plan():
+    slowed, usual = FakeBackend("latency=1.5"), FakeBackend()
+    plans = [backend.build(request_of()).plan for backend in (usual, slowed)]
+
+    assert slowed.identity() != usual.identity()
+    for backend in (usual, slowed):
+        before, after = (backend.load(plan, request_of()) for plan in plans)
+        times = [float(np.median(one.clock().time(one.launch, 500))) for one in (before, after)]
+        assert times[1] == pytest.approx(1.5 * times[0], rel=1e-3)
+
+
+def test_each_load_has_noise_of_its_own():
+    backend = FakeBackend()
+    plan = backend.build(request_of()).plan
+    one, other = (backend.load(plan, request_of()) for _ in range(2))
+
+    assert not np.array_equal(one.clock().time(one.launch, 50), other.clock().time(other.launch, 50))
+
+
 def test_injected_noise_is_the_spread():
     session = session_of("noise=0.1")
     times = session.clock().time(session.launch, 2000)

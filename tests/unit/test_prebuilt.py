@@ -33,7 +33,10 @@ def load(folder: Path, toml: str) -> Manifest:
     return Manifest.load(folder / "trt.toml")
 
 
-@pytest.mark.parametrize("trust", [DIGEST, DIGEST[:16], DIGEST.upper()[:20], f"sha256:{DIGEST}", f" {DIGEST}\n"])
+@pytest.mark.parametrize(
+    "trust",
+    [DIGEST, DIGEST[:16], DIGEST.upper()[:20], f"sha256:{DIGEST}", f" {DIGEST}\n", f"{'0' * 16}, {DIGEST[:16]}"],
+)
 def test_a_trusted_plan_is_read(plan: Path, trust: str):
     stored = read_plan(plan, trust)
 
@@ -53,7 +56,7 @@ def test_another_plan_than_the_trusted_one_is_refused(plan: Path, trust: str):
         read_plan(plan, trust)
 
 
-@pytest.mark.parametrize("trust", ["", DIGEST[:15], "yes", "g" * 16, DIGEST + "0", "sha1:" + DIGEST])
+@pytest.mark.parametrize("trust", ["", f"{DIGEST},", DIGEST[:15], "yes", "g" * 16, DIGEST + "0", "sha1:" + DIGEST])
 def test_a_trust_that_is_no_digest(plan: Path, trust: str):
     with pytest.raises(UsageError, match="is no SHA-256"):
         read_plan(plan, trust)

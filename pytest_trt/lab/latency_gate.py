@@ -1,0 +1,98 @@
+"""Did it become slower: the verdict on a case that was just measured.
+
+The ratio of two engines that take turns in one process does not move with the machine. So it is what is gated wherever
+the baseline's engine is at hand; the stored number is compared as well, and only recorded.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pytest_trt.baselines.anchors import judge_latency, recordings
+from pytest_trt.errors import LatencyFailure
+from pytest_trt.lab.ab import NotAtHand, find_engine, judge_beside
+from pytest_trt.lab.confirm import confirm
+
+if TYPE_CHECKING:
+    from pytest_trt.baselines.state import Match
+    from pytest_trt.lab import Lab
+    from pytest_trt.latency.gate import Verdict
+    from pytest_trt.latency.stats import Summary
+    from pytest_trt.record import Record
+    from pytest_trt.spec.case import Case
+
+__all__ = ["judge"]
+
+
+def judge(lab: Lab, case: Case, record: Record, match: Match, summary: Summary, limit: float) -> Verdict | None:
+    """The verdict on *case*, with all about it in ``record.verdict``; one that gates and is not green is confirmed.
+
+    ``method`` there is ``interleaved``, or ``stored`` with the reason in ``not_interleaved``; an anchor is a stored
+    number as well, and the worse verdict counts. None where there is neither the old engine nor a stored number of the
+    same clock. Raises LatencyFailure for a regression that gates, and what reading ``--trt-baseline-engine`` raises.
+    """
+    verdict = _once(lab, case, record, match, summary, limit)
+    if verdict is None or not (record.verdict or {})["gates"]:
+        return verdict
+    if lab.settings.confirm == "on" and verdict.outcome.value != "pass":
+        verdict = confirm(lab, case, record, limit, verdict)
+    if verdict.outcome.value == "fail":
+        raise LatencyFailure(f"{case}: {(record.verdict or {})['sentence']}", _evidence(lab, record, match))
+    return verdict
+
+
+def _once(lab: Lab, case: Case, record: Record, match: Match, summary: Summary, limit: float) -> Verdict | None:
+    clock, plan = (record.latency or {})["clock"], (record.engine or {})["plan"]
+    numbers = partial(judge_latency, match, summary, plan=plan, clock=clock, threshold=limit)
+    beside: Verdict | None = None
+    about: dict[str, Any]
+    try:
+        old = find_engine(lab, case, match, plan)
+        beside, about = judge_beside(lab, case, old, clock, match.threshold(limit))
+    except NotAtHand as reason:
+        about = {"not_interleaved": str(reason)}
+    judged, alone = numbers(recent=beside), numbers()
+    if judged is None:
+        _say_clocks(record, match)
+        return None
+    about["method"] = "interleaved" if beside is not None and judged.against == "recent" else "stored"
+    if beside is not None:
+        stored = alone.verdicts.get("recent") if alone else None
+        about["stored"] = stored.to_json() if stored else None
+        # Whatever became of the engine: the old one itself is slower now than it was.
+        if stored and stored.outcome.value == "fail" and beside.outcome.value != "fail":
+            then = (match.entry or {})["latency"]["median_ms"]
+            about["machine"] = (
+                f"this machine is slower than when the baseline was recorded: its engine takes"
+                f" {about['baseline_ms']:.4g} ms now, {then:.4g} ms then"
+            )
+    # Who names an engine wants to be judged by it, also where nothing is stored.
+    gates = match.gates_on("latency") or (lab.settings.baseline_engine is not None and not match.gates)
+    record.verdict = {**judged.to_json(), "clock": clock, "gates": gates, **about}
+    return judged.verdict
+
+
+def _say_clocks(record: Record, match: Match) -> None:
+    others = {(stored.get("latency") or {}).get("clock") for stored in recordings(match).values()} - {None}
+    if others:
+        said = f"not compared: the baseline was measured by another clock ({', '.join(sorted(map(str, others)))})"
+        latency = record.latency or {}
+        latency["note"] = "; ".join(filter(None, [latency.get("note"), said]))
+
+
+def _evidence(lab: Lab, record: Record, match: Match) -> str:
+    verdict, latency = record.verdict or {}, record.latency or {}
+    summary, against = latency["summary"], verdict["against"]
+    lines = [f"measured     {summary['median_ms']:.4g} ms ({latency['clock']}, {summary['loads']} loads)"]
+    entry = recordings(match).get(against, {})
+    if entry.get("latency"):
+        anchor = "" if against == "recent" else " (the anchor, which accepting a recent one does not move)"
+        median_ms = entry["latency"]["median_ms"]
+        lines.append(f"baseline     {median_ms:.4g} ms, recorded {entry['recorded']}, {match.file}{anchor}")
+    if verdict["method"] == "interleaved":
+        lines.append(
+            f"interleaved  {verdict['candidate_ms']:.4g} ms, the old engine {verdict['baseline_ms']:.4g} ms"
+            f" ({verdict['origin']}, {verdict['rounds']} loads of each)"
+        )
+    return "\n".join([*lines, f"noise        {verdict['level']}", "", lab.measure_again(record.case)])

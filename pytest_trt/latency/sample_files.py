@@ -1,0 +1,166 @@
+"""Files of durations, by whatever made them: ``.npz``, pytest-benchmark's JSON, the JSON of trtexec's --exportTimes.
+
+Reading executes nothing: arrays are read without pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_trt.errors import InputsError
+from pytest_trt.latency.priors import PRIORS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Repeats = list[NDArray[np.float64]]
+
+__all__ = ["TRTEXEC_NAME", "SampleFile", "read_sample_file", "read_samples"]
+
+# What the one series of a trtexec file is called: its ``computeMs``, the time on the GPU without copies.
+TRTEXEC_NAME = "compute"
+_FORMATS = "an .npz of arrays, the JSON of pytest-benchmark, or that of trtexec --exportTimes"
+
+
+@dataclass(frozen=True)
+class SampleFile:
+    """``samples``: name -> repeats, each an array of durations in ms in the order taken. ``clocks``: name -> clock,
+    where the file says one; ``usual_clock`` is what such files are otherwise from, if that can be said. ``kind`` is
+    ``npz``, ``pytest-benchmark`` or ``trtexec``."""
+
+    kind: str
+    samples: Mapping[str, Repeats]
+    clocks: Mapping[str, str]
+    usual_clock: str | None = None
+
+
+def read_samples(path: Path) -> dict[str, Repeats]:
+    """``read_sample_file(path).samples`` alone: name -> repeats in ms."""
+    return dict(read_sample_file(path).samples)
+
+
+def read_sample_file(path: Path) -> SampleFile:
+    """Read *path* by what is in it, whatever it is called.
+
+    | file | names | repeats | clock |
+    |---|---|---|---|
+    | ``.npz`` | its keys | (samples,) is one, (repeats, samples) several; ms | as in NAME``__graph`` |
+    | pytest-benchmark | ``fullname`` | one: ``stats.data``, seconds | pytest-trt's own say it; usually host |
+    | trtexec | ``compute`` | one: ``computeMs`` | usually sync |
+
+    Raises InputsError that names the file, the place in it and what is wanted.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise InputsError(f"{path}: cannot be read: {error.strerror or error}") from error
+    found = _npz(path) if start.startswith(b"PK") else _json(path)
+    if not found.samples:
+        raise InputsError(f"{path}: there are no samples in it", hint=f"it holds an empty list; wanted is {_FORMATS}")
+    return found
+
+
+def _npz(path: Path) -> SampleFile:
+    samples: dict[str, Repeats] = {}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaves a broken one open
+            for name in arrays.files:
+                samples[name] = _repeats(f"{path}: {name}", arrays[name])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputsError(
+            f"{path}: not an .npz of numbers: {error}", hint="np.savez(file, name=array), durations in ms"
+        ) from error
+    suffixes = {name: name.rpartition("__")[2] for name in samples if "__" in name}
+    return SampleFile("npz", samples, {name: clock for name, clock in suffixes.items() if clock in PRIORS})
+
+
+def _repeats(place: str, array: NDArray[Any]) -> Repeats:
+    if array.dtype.kind not in "fiu":
+        raise InputsError(f"{place}: {array.dtype} is no duration", hint="floats, in ms")
+    if array.ndim not in (1, 2):
+        raise InputsError(
+            f"{place}: the shape is {array.shape}", hint="(samples,) is one repeat, (repeats, samples) are several"
+        )
+    return [_durations(place, row) for row in np.atleast_2d(array)]
+
+
+def _durations(place: str, values: Any) -> NDArray[np.float64]:
+    durations = np.asarray(values, dtype=np.float64)
+    if durations.size == 0:
+        raise InputsError(f"{place}: a repeat without samples")
+    wrong = np.flatnonzero(~(np.isfinite(durations) & (durations > 0)))
+    if wrong.size:
+        raise InputsError(
+            f"{place}: sample {wrong[0]} is {durations[wrong[0]]:g}", hint="durations are finite and above 0"
+        )
+    return durations
+
+
+def _json(path: Path) -> SampleFile:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputsError(f"{path}: neither .npz nor JSON: {error}", hint=f"wanted is {_FORMATS}") from error
+    if isinstance(content, dict) and isinstance(content.get("benchmarks"), list):
+        return _pytest_benchmark(path, content["benchmarks"])
+    if isinstance(content, list):
+        return _trtexec(path, content)
+    raise InputsError(
+        f"{path}: JSON, but neither pytest-benchmark's (an object with benchmarks) nor trtexec's (a list of queries)",
+        hint=f"wanted is {_FORMATS}",
+    )
+
+
+def _pytest_benchmark(path: Path, benchmarks: list[Any]) -> SampleFile:
+    samples: dict[str, Repeats] = {}
+    clocks: dict[str, str] = {}
+    for number, one in enumerate(benchmarks):
+        stats = one.get("stats") if isinstance(one, dict) else None
+        name = (one.get("fullname") or one.get("name")) if isinstance(one, dict) else None
+        if not isinstance(stats, dict) or not isinstance(name, str):
+            raise InputsError(f"{path}: benchmarks[{number}] has no name, or no stats")
+        if name in samples:
+            raise InputsError(f"{path}: two benchmarks are called {name!r}", hint="merge runs as repeats in an .npz")
+        if "data" not in stats:
+            raise InputsError(
+                f"{path}: {name} has a summary but no samples",
+                hint="pytest-benchmark keeps them with --benchmark-json=FILE, and with --benchmark-save-data",
+            )
+        seconds = _numbers(f"{path}: stats.data of {name}", stats["data"])
+        samples[name] = [_durations(f"{path}: stats.data of {name}", seconds * 1e3)]
+        extra = one.get("extra_info")
+        clock = extra.get("clock") if isinstance(extra, dict) else None
+        if isinstance(clock, str) and clock in PRIORS:
+            clocks[name] = clock
+    return SampleFile("pytest-benchmark", samples, clocks, usual_clock="host")
+
+
+def _trtexec(path: Path, queries: list[Any]) -> SampleFile:
+    durations = []
+    for number, query in enumerate(queries):
+        if not isinstance(query, dict) or "computeMs" not in query:
+            raise InputsError(
+                f"{path}: [{number}] has no computeMs, so this is no list of queries by trtexec",
+                hint=f"wanted is {_FORMATS}",
+            )
+        durations.append(query["computeMs"])
+    if not durations:
+        return SampleFile("trtexec", {}, {})
+    place = f"{path}: computeMs"
+    # It does not say whether a graph was launched: the wider prior of the two is the safe one.
+    return SampleFile("trtexec", {TRTEXEC_NAME: [_durations(place, _numbers(place, durations))]}, {}, "sync")
+
+
+def _numbers(place: str, values: Any) -> NDArray[np.float64]:
+    # JSON's true is a number to Python, and to NumPy a text of digits is one.
+    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+        raise InputsError(f"{place}: a list of numbers is wanted")
+    return np.array(values, dtype=np.float64)
