@@ -4,8 +4,9 @@
 
 What is not installed is left out; where PyTorch lives in an environment of its own, run it there as well. All take
 turns, each twice in a row, and the second run counts: nobody pays for memory that the system took back in between.
-Printed are medians over the rounds, and the median of each round's ratio. It judges nothing: times belong to the
-machine that they were taken on, and to what else it does at the time.
+Printed are medians over the rounds: of the time, of each round's ratio, and of the processors' time, of all threads
+together, which suffers less from what else the machine does. It judges nothing: times belong to the machine that they
+were taken on.
 
 Kinds of data, all of normally distributed references:
 
@@ -23,7 +24,7 @@ import importlib.util
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -98,15 +99,14 @@ THEIRS = {
 }
 
 
-def warm_ms(action: Callable[[], object]) -> float:
-    """Return the time of the second of two runs. What raises has found a mismatch."""
-    took = 0.0
+def warm_ms(action: Callable[[], object]) -> tuple[float, float]:
+    """Return the time of the second of two runs, and the processors' time. What raises has found a mismatch."""
+    start = busy = 0.0
     for _ in range(2):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         with suppress(AssertionError):
             action()
-        took = time.perf_counter() - start
-    return took * 1e3
+    return (time.perf_counter() - start) * 1e3, (time.process_time() - busy) * 1e3
 
 
 def main(millions: float, kind: str, rounds: int, skip: list[str]) -> None:
@@ -120,14 +120,21 @@ def main(millions: float, kind: str, rounds: int, skip: list[str]) -> None:
             contenders[name] = make(*data)
         else:
             print(f"{library} is not installed: left out")
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, action in contenders.items():
             times[name].append(warm_ms(action))
     print(f"{millions:g} million float32 pairs ({kind}), numpy {np.__version__}, median of {rounds} rounds")
     for name, found in times.items():
-        ratio = statistics.median(their / our for their, our in zip(found, times[OURS], strict=True))
-        print(f"  {name:32}{statistics.median(found):10.1f} ms{ratio:8.2f} × {OURS}")
+        ratios = [
+            [their / our for their, our in zip(*both, strict=True)] for both in zip(found, times[OURS], strict=True)
+        ]
+        (wall, busy), (ratio, busy_ratio) = map(medians, (found, ratios))
+        print(f"  {name:32}{wall:10.1f} ms{ratio:8.2f} ×    processors {busy:10.1f} ms{busy_ratio:8.2f} ×")
+
+
+def medians(rows: Iterable[Sequence[float]]) -> list[float]:
+    return [statistics.median(column) for column in zip(*rows, strict=True)]
 
 
 if __name__ == "__main__":

@@ -309,3 +309,23 @@ def test_an_explanation_has_the_table_and_the_numbers(labs: Any, folder: Path):
     assert found.roundings == ()
     assert explanation_lines(found)[0].startswith("where the error enters")
     assert found.notes == ()
+
+
+def test_an_overflow_in_float16_is_explained_down_to_the_node(labs: Any, tmp_path: Path):
+    folder = write_model(tmp_path / "grown")
+    model = onnx.load(folder / "model.onnx")
+    model.graph.node.insert(1, onnx.helper.make_node("Mul", ["h", "big"], ["g"], name="grow"))
+    model.graph.node[2].input[0] = "g"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(60000), "big"))
+    onnx.save(model, folder / "model.onnx")
+
+    found = explain(subject(labs(backend=("onnxruntime-cpu",), precision=("fp16",)), folder, "fp16"))
+
+    assert (found.attribution.culprit, found.attribution.share) == ("conversion", 1.0)
+    assert found.nonfinite is not None
+    assert (found.nonfinite.node, found.nonfinite.op_type) == ("grow", "Mul")
+    assert [row.node for row in found.roundings if row.overflowed][:1] == ["grow"]
+    data = json.loads(json.dumps(found.to_json()))
+    assert data["nonfinite"] == {"node": "grow", "op": "Mul", "tensor": "g"}
+    assert data["overflowed"]["grow"] > 0
+    assert any(line.startswith("  first NaN/inf  grow (Mul) makes 'g'") for line in explanation_lines(found))

@@ -135,8 +135,9 @@ def test_a_missing_file_and_a_broken_archive(tmp_path: Path):
         read_sample_file(broken)
 
 
-def test_what_pytest_benchmark_writes_is_read(pytester: pytest.Pytester):
+def test_what_pytest_benchmark_writes_is_read(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     """The real thing, so that a change of its format shows."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # it switches itself off in a worker
     pytester.makepyfile("def test_it(benchmark):\n    benchmark.pedantic(sum, ([1, 2],), rounds=7)\n")
     pytester.runpytest_subprocess("--benchmark-json=out.json", "-p", "no:randomly").assert_outcomes(passed=1)
 

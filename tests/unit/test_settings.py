@@ -112,7 +112,7 @@ def test_a_wrong_value_that_another_source_hides_is_not_read():
         ("cache", "wr", "one of off, ro, rw is wanted"),
         ("cache", "RW", "one of off, ro, rw is wanted"),
         ("latency", "of", "did you mean 'off'?"),
-        ("shapes", "corner", "did you mean 'corners'?"),
+        ("shapes", "corner", "one of opt, corners, all"),
         ("baseline", "stict", "did you mean 'strict'?"),
         ("inconclusive", "0", "known: fail, warn"),
         ("update_baselines", "al", "did you mean 'all'?"),
