@@ -129,7 +129,7 @@ def main(millions: float, kind: str, rounds: int, skip: list[str]) -> None:
         ratios = [
             [their / our for their, our in zip(*both, strict=True)] for both in zip(found, times[OURS], strict=True)
         ]
-        (wall, busy), (ratio, busy_ratio) = map(medians, (found, ratios))
+        (wall, busy), (ratio, busy_ratio) = medians(found), medians(ratios)
         print(f"  {name:32}{wall:10.1f} ms{ratio:8.2f} ×    processors {busy:10.1f} ms{busy_ratio:8.2f} ×")
 
 

@@ -111,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     comparing = building | {"baselines", "report"}
     command("compare", _compare, "compare engines with their references", comparing, matrix=True)
+    proposing = building - {"shapes", "tolerance", "search", "streams", "builds"}  # all inputs, at opt, one engine
+    command("tolerances", _tolerances, "propose tolerances from the spread over all inputs", proposing, matrix=True)
     cli_gate.add_arguments(command("gate", cli_gate.run, cli_gate.HELP, cli_gate.OPTIONS))
     cache = command("cache", _cache, "look into the artifact cache, or tidy it", caching)
     cache.add_argument("action", choices=("ls", "explain", "verify", "gc"))
@@ -274,6 +276,24 @@ def _compare(lab: Lab, given: argparse.Namespace) -> int:
         from pytest_trt.report.export import write_report
 
         write_report(lab.settings.report, records, Path.cwd())
+    return code
+
+
+def _tolerances(lab: Lab, given: argparse.Namespace) -> int:
+    from pytest_trt.lab.floors import propose
+
+    together: dict[Case, list[Case]] = {}  # the profiles of one model in one precision have one tolerance
+    for case in _cases(lab, given):
+        together.setdefault(replace(case, profile=""), []).append(case)
+    code = NOTHING
+    for cases in together.values():
+        try:
+            found = propose(lab, cases)
+        except UnsupportedError as error:
+            print(f"{cases[0]}: skipped: {error.message}\n")
+            continue
+        print("\n".join([*found.lines, "", found.toml, ""]))
+        code = PASS
     return code
 
 

@@ -6,7 +6,8 @@
     ├── UsageError                an option, a marker or a manifest is wrong
     │   └── ManifestError         … in a trt.toml
     ├── ModelError                the ONNX model cannot be used
-    │   └── UnsafeModelError      it reaches outside its folder
+    │   ├── UnsafeModelError      it reaches outside its folder
+    │   └── UnsupportedModelError it takes or gives what no engine does; an UnsupportedError as well
     ├── ProfileError              shapes do not fit the model
     ├── InputsError               inputs or stored outputs cannot be used
     ├── PrecisionError            a recipe cannot be applied to this model
@@ -52,6 +53,7 @@ __all__ = [
     "TrtError",
     "UnsafeModelError",
     "UnsupportedError",
+    "UnsupportedModelError",
     "UsageError",
     "nearest",
 ]
@@ -114,6 +116,10 @@ class BackendUnavailableError(BackendError):
 
 class UnsupportedError(BackendError):
     """This backend cannot run this case at all; the message is the reason of the skip."""
+
+
+class UnsupportedModelError(ModelError, UnsupportedError):
+    """The model is sound, but takes or gives what no engine does: sequences, optionals, maps, strings. A skip."""
 
 
 class BuildError(BackendError):

@@ -188,6 +188,8 @@ def compare(
         raise InputsError("the reference has no outputs: there is nothing to compare")
     tolerances = _tolerances(tolerance, rtol, atol)
     names = [*expected, *(name for name in actual if name not in expected)]
+    if any(limit.floor is not None for limit in (tolerances.default, *tolerances.outputs.values())):
+        raise UsageError("a multiple of the floor was not measured", hint="give rtol and atol, or snr_db")
     truths = _labels(labels, list(expected))
     for what, known in (("tolerance", tolerances.outputs), ("labels", truths)):
         for name in known:

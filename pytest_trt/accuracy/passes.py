@@ -112,6 +112,7 @@ class FloatPass:
         ranged = e_chunk if self.single or self.exact else e
         low, high = np.minimum.reduce(ranged), np.maximum.reduce(ranged)
         np.copyto(a, a_chunk, casting="unsafe")
+        a_square = dot(a, a)
         diff = np.subtract(a, e, out=a)
         square = dot(diff, diff)
         aside: Mask | None = None
@@ -122,19 +123,19 @@ class FloatPass:
             np.copyto(a, a_chunk, casting="unsafe")
             aside = self.set_aside(a, e)
             pairs -= int(np.count_nonzero(aside))
+            a_square = dot(a, a)
             diff = np.subtract(a, e, out=a)
             square = dot(diff, diff)
         same = square == 0 and not diff.any()  # the squares of float64 may underflow
         e_square = dot(e, e)
-        e_diff = 0.0 if same else dot(e, diff)
-        # a = e + diff saves a dot product, and is as good unless the terms nearly cancel.
-        a_square, product = e_square + 2 * e_diff + square, e_square + e_diff
-        if not e_square + square <= 8 * min(a_square, product):
+        # |a - e|² = |a|² - 2·a·e + |e|² saves reading both again, and is as good unless the terms nearly cancel.
+        product = (a_square + e_square - square) / 2
+        if not a_square + e_square + square <= 8 * product:
             again = self.ratio[:n]
             np.copyto(again, a_chunk, casting="unsafe")
             if aside is not None:
                 again[aside] = 0
-            a_square, product = dot(again, again), dot(again, e)
+            product = dot(again, e)
         totals.pairs += pairs
         totals.sum_square += square
         totals.sum_expected_square += e_square

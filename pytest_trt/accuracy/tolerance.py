@@ -42,6 +42,9 @@ class Tolerance:
     :param snr_db: smallest signal-to-noise ratio in dB.
     :param top1: smallest share of rows whose argmax agrees; rows run along the last axis.
     :param topk: smallest share of rows whose expected argmax is among the *k* greatest actual values.
+    :param floor: a multiple of the model's precision floor (``pytest_trt.accuracy.floors``), in the place of the
+        limit of one element. cosine and snr_db go with it unless they are given too: snr_db comes from the floor.
+        Nothing can be compared before it is measured.
     :param origin: where each value came from, by field; shown in messages, ignored by ``==``.
 
     Integer and boolean outputs are compared exactly: of the above only max_mismatched, top1 and topk apply.
@@ -58,6 +61,7 @@ class Tolerance:
     top1: float | None = None
     topk: float | None = None
     k: int = 5
+    floor: float | None = None
     origin: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -67,14 +71,16 @@ class Tolerance:
             raise UsageError("a tolerance needs both rtol and atol, or neither")
         if self.rtol is None and self.atol_scale:
             raise UsageError("atol_scale has no effect without rtol and atol")
-        if not self.elementwise and all(getattr(self, name) is None for name in _REQUIRED):
+        if self.floor is not None and self.elementwise:
+            raise UsageError("floor takes the place of rtol, atol and atol_scale: give one or the other")
+        if self.floor is None and not self.elementwise and all(getattr(self, name) is None for name in _REQUIRED):
             raise UsageError(
                 "this tolerance checks nothing", hint="give rtol and atol, or one of " + ", ".join(_REQUIRED)
             )
 
     @staticmethod
     def _check(name: str, value: Any) -> None:
-        optional = name in ("rtol", "atol", *_REQUIRED)
+        optional = name in ("rtol", "atol", "floor", *_REQUIRED)
         if value is None and optional:
             return
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -83,6 +89,8 @@ class Tolerance:
                 raise UsageError(f"k must be a whole number from 1, not {value!r}")
         elif not number:
             raise UsageError(f"{name} must be a finite number, not {value!r}")
+        elif name == "floor" and value <= 0:
+            raise UsageError(f"floor must be a multiple above 0, not {value!r}")
         elif name in _SHARES and not 0 <= value <= 1:
             raise UsageError(f"{name} is a share and must lie in 0 … 1, not {value!r}")
         elif name in _ELEMENTWISE and value < 0:
@@ -115,8 +123,11 @@ class Tolerance:
                 raise UsageError(f"{origin}: unknown tolerance {name!r}", hint=nearest(name, FIELDS))
             given[name] = None if value is False or value == "off" else value
         limit = {name: given[name] for name in _ELEMENTWISE if name in given}
-        if limit:
-            given |= _whole_limit(limit, origin)
+        if given.get("floor") is not None:
+            # What a wider layer says of the same error goes: the floor says it for this model.
+            given = {"rtol": None, "atol": None, "atol_scale": 0.0, "snr_db": None, "cosine": None, **given}
+        elif limit:
+            given |= {"floor": None, **_whole_limit(limit, origin)}
         try:
             merged = replace(self, **given, origin={**self.origin, **dict.fromkeys(given, origin)})
         except UsageError as error:

@@ -81,7 +81,7 @@ class Lab(Workshop):
         """
         from pytest_trt.accuracy.comparison import Comparison
 
-        limits = self.tolerance(case, tolerance, origin)
+        limits = self.limits(case, tolerance, origin)
         session = self._judged_session(case, record)
         judged = judge_points(self, case, session, limits)
         comparison = Comparison.merge([*judged.corners, *judged.elsewhere])
@@ -149,7 +149,7 @@ class Lab(Workshop):
             case,
             record,
             self._judged_session(case, record),
-            self.tolerance(case, tolerance, origin),
+            self.limits(case, tolerance, origin),
             self.reproduce(case),
             examples=examples or self.settings.search or DEFAULT_EXAMPLES,
             special_values=special_values,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_trt.accuracy.tolerance import ToleranceSet
     from pytest_trt.artifacts.engines import StoredEngine
     from pytest_trt.backends import Built
+    from pytest_trt.lab.floors import Floors
     from pytest_trt.spec.inputs import Sample
     from pytest_trt.spec.model import Model
 
@@ -36,6 +37,7 @@ class Workshop(Catalog):
         super().__init__(settings, root, progress)
         self._typed: dict[tuple[str, str, str], tuple[Model, RecipeResult]] = {}
         self._engine: tuple[Case, StoredEngine, Session] | None = None
+        self.floors: dict[Case, Floors] = {}  # measured by lab.floors
         self.judged_against_plan: Case | None = None  # --trt-baseline-engine is one engine
 
     def close(self) -> None:
@@ -140,6 +142,15 @@ class Workshop(Catalog):
         """What a build of *case* must follow; nothing here."""
         return {}
 
+    def limits(self, case: Case, overrides: Mapping[str, Any] | None = None, origin: str = "") -> ToleranceSet:
+        """The tolerances of *case* as ``tolerance`` gives them, multiples of its precision floor measured and put in.
+
+        Raises UnsupportedError where the floor cannot be measured.
+        """
+        from pytest_trt.lab.floors import with_floors
+
+        return with_floors(self, case, self.tolerance(case, overrides, origin))
+
     def judge(
         self,
         case: Case,
@@ -159,7 +170,7 @@ class Workshop(Catalog):
         return compare(
             actual,
             sample.cut(expected),
-            tolerance=limits or self.tolerance(case),
+            tolerance=limits or self.limits(case),
             labels=labels,
             allow_nonfinite=self.manifest(case).allow_nonfinite if allow_nonfinite is None else allow_nonfinite,
         )

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_trt.errors import BaselineFailure, Failure, InputsError, ManifestError, ModelError, ProfileError, TrtError
+from pytest_trt.errors import (
+    BaselineFailure,
+    Failure,
+    InputsError,
+    ManifestError,
+    ModelError,
+    ProfileError,
+    TrtError,
+    UnsupportedError,
+)
 from pytest_trt.plugin.options import get_lab, get_settings
 from pytest_trt.plugin.parts import Part, add_record, judge_states, run_part
 
@@ -32,8 +41,30 @@ _OF_THE_MODEL = (ModelError, ManifestError, ProfileError, InputsError)
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ModelFile | None:
     if file_path.name == "trt.toml":
         return ModelFile.from_parent(parent, path=file_path)
-    if file_path.suffix == ".onnx" and (parent.session.isinitpath(file_path) or _matched(file_path, parent.config)):
+    if file_path.suffix != ".onnx":
+        return None
+    # A pattern matches what a trt.toml beside it brings in already; a file that was named is asked for by itself.
+    named = parent.session.isinitpath(file_path)
+    if named or (_matched(file_path, parent.config) and not _has_manifest(file_path, parent.config)):
         return ModelFile.from_parent(parent, path=file_path)
+    return None
+
+
+def _has_manifest(path: Path, config: pytest.Config) -> bool:
+    try:
+        return _manifest_of(path, config) is not None
+    except ManifestError:
+        return True  # it is collected too, and says what is wrong with it
+
+
+def _manifest_of(path: Path, config: pytest.Config) -> Path | None:
+    """The ``trt.toml`` beside the model at *path*, where one is there and means it. Raises ManifestError."""
+    beside = path.with_name("trt.toml")
+    if path.suffix == ".onnx" and beside.is_file():
+        from pytest_trt.spec.manifest import Manifest
+
+        if Manifest.load(beside, get_settings(config).variant).path == path:
+            return beside
     return None
 
 
@@ -60,7 +91,7 @@ class ModelFile(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         lab, settings = get_lab(self.config), get_settings(self.config)
         try:
-            manifest = lab.add(self._manifest_path())
+            manifest = lab.add(_manifest_of(self.path, self.config) or self.path)  # tested as its manifest says
             cases = lab.cases(manifest)
         except TrtError as error:
             yield ModelItem.from_parent(self, name="model", manifest=None, error=error)
@@ -76,16 +107,6 @@ class ModelFile(pytest.File):
             ):
                 if asked:
                     yield CaseItem.from_parent(self, name=f"{part.value}[{case.variant_id}]", case=case, part=part)
-
-    def _manifest_path(self) -> Path:
-        # A model named by its file is tested as its manifest says, where one stands beside it and means it.
-        beside = self.path.with_name("trt.toml")
-        if self.path.suffix == ".onnx" and beside.is_file():
-            from pytest_trt.spec.manifest import Manifest
-
-            if Manifest.load(beside, get_settings(self.config).variant).path == self.path:
-                return beside
-        return self.path
 
 
 class TextItem(pytest.Item):
@@ -109,6 +130,15 @@ class ModelItem(TextItem):
         self.error = error
 
     def runtest(self) -> None:
+        try:
+            self._look()
+        except UnsupportedError as error:
+            reason = error.message
+        else:
+            return
+        pytest.skip(reason)  # outside of the except clause, so that no chain of tracebacks is kept
+
+    def _look(self) -> None:
         if self.error is not None:
             raise self.error
         lab = get_lab(self.config)
@@ -176,4 +206,6 @@ class CaseItem(TextItem):
         except _OF_THE_MODEL as error:
             if any(isinstance(item, ModelItem) and item.parent is self.parent for item in self.session.items):
                 pytest.skip(f"the model cannot be used, see {self.parent.nodeid if self.parent else ''}::model")
+            if isinstance(error, UnsupportedError):
+                pytest.skip(error.message)
             raise error

@@ -21,7 +21,7 @@ from pytest_trt.errors import ModelError, UnsafeModelError, nearest
 from pytest_trt.spec.external_data import resolve_external_data
 from pytest_trt.spec.graph_rules import check_graphs
 from pytest_trt.spec.payload import check_payload, iter_tensors, open_regular
-from pytest_trt.spec.skeleton import light_copy
+from pytest_trt.spec.skeleton import fill_function_defaults, light_copy
 
 if TYPE_CHECKING:
     import onnx
@@ -170,6 +170,7 @@ def _check_native(proto: onnx.ModelProto, source: str) -> None:
     del without.graph.output[:]
     without.graph.output.extend(value for value in light.graph.output if _has_shape(value))
     _run_native(lambda: onnx.checker.check_model(without), f"{source}: onnx's checker refuses it")
+    fill_function_defaults(light)
     inferred = _run_native(
         lambda: onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True),
         f"{source}: types or shapes clash",

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.errors import ModelError
+from pytest_trt.errors import ModelError, UnsupportedModelError
 
 if TYPE_CHECKING:
     import onnx
@@ -163,8 +163,14 @@ class Model:
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
-        raise ModelError(f"{value.name!r} is a {kind or 'value without a type'}; only tensors can be fed and compared")
+        raise UnsupportedModelError(
+            f"{value.name!r} is a {kind or 'value without a type'}; only tensors can be fed and compared"
+        )
     tensor = value.type.tensor_type
+    if dtype_name(tensor.elem_type) == "string":
+        raise UnsupportedModelError(
+            f"{value.name!r} holds strings, which no engine takes", hint="move the string part out of the model"
+        )
     dims: list[int | str | None] = []
     for dim in tensor.shape.dim:
         which = dim.WhichOneof("value")

@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pytest_trt.spec.nodes import all_nodes, node_key, standard_domain
 from pytest_trt.spec.payload import tensor_nbytes
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["light_copy"]
+__all__ = ["fill_function_defaults", "light_copy"]
 
 _HEAVY_BYTES = 64 * 1024
 
@@ -38,6 +39,28 @@ def light_copy(proto: onnx.ModelProto) -> onnx.ModelProto:
     declared = {value.name for value in light.graph.input}
     light.graph.input.extend(value for name, value in copy.hoisted.items() if name not in declared)
     return light
+
+
+def fill_function_defaults(light: onnx.ModelProto) -> None:
+    """Write out the attributes that nodes leave to the defaults of their operators, where these are functions.
+
+    onnx infers the shapes of such an operator through its body, and does not hand the defaults in: a
+    MeanVarianceNormalization without axes has a Constant without a value there, which strict inference refuses.
+    """
+    import onnx
+
+    versions = {standard_domain(entry.domain): entry.version for entry in light.opset_import}
+    local = {(standard_domain(f.domain), f.name, f.overload) for f in light.functions}
+    for node in all_nodes(light.graph.node):
+        domain, operator, _ = key = node_key(node)
+        version = versions.get(domain)
+        if version is None or key in local or not onnx.defs.has(operator, version, domain):
+            continue
+        schema = onnx.defs.get_schema(operator, version, domain)
+        if schema.function_opset_versions or schema.context_dependent_function_opset_versions:  # type: ignore[attr-defined]  # not in onnx's stubs
+            given = {attribute.name for attribute in node.attribute}
+            defaults = (attribute.default_value for attribute in schema.attributes.values())
+            node.attribute.extend(d for d in defaults if d.type and d.name not in given)
 
 
 class _Copy:

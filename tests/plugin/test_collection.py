@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from project import MANIFEST, write_model
 
 Run = Callable[..., pytest.RunResult]
@@ -44,6 +46,40 @@ def test_the_ini_option_names_patterns_of_models(run: Run, project: Path, pytest
     result = run("zoo", "--collect-only", "-q")
 
     result.stdout.fnmatch_lines(["*zoo/a/model.onnx::model"])
+
+
+def test_a_model_that_a_pattern_and_a_manifest_bring_in_is_collected_once(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\ntrt_models = models/*/model.onnx\n")
+
+    result = run("models", "--collect-only", "-q")
+
+    assert [line.split("::")[0] for line in result.outlines if line.endswith("::model")] == ["models/tiny/trt.toml"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("sequence", "is a sequence_type; only tensors"), ("string", "holds strings, which no engine takes")],
+)
+def test_what_no_engine_takes_is_skipped_with_the_reason(run: Run, project: Path, kind: str, said: str) -> None:
+    strings = helper.make_tensor_type_proto(TensorProto.STRING, [1])
+    made = strings if kind == "string" else helper.make_sequence_type_proto(helper.make_tensor_type_proto(1, [1]))
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "g",
+        [helper.make_value_info("x", made)],
+        [helper.make_value_info("y", made)],
+    )
+    (project / "odd").mkdir()
+    imports = [helper.make_opsetid("", 16)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), project / "odd" / "model.onnx")
+
+    result = run("odd/model.onnx", "-rs")
+    alone = run("odd/model.onnx", "-rs", "-k", "accuracy")
+
+    result.assert_outcomes(skipped=3)
+    result.stdout.fnmatch_lines([f"*'x' {said}*"])
+    alone.assert_outcomes(skipped=2 - 1, deselected=2)
+    alone.stdout.fnmatch_lines([f"*'x' {said}*"])
 
 
 def test_a_model_named_by_its_file_is_tested_as_its_manifest_says(run: Run) -> None:

@@ -10,10 +10,13 @@ import onnxruntime
 import pytest
 from networks import BFLOAT16, conv_net, find, layer_norm, model, node, run, weights
 
+from pytest_trt.artifacts.references import obtain_reference
+from pytest_trt.artifacts.store import NullStore
 from pytest_trt.backends import BuildOptions, BuildRequest, get_backend
 from pytest_trt.backends.onnxruntime import CpuBackend, CpuSession, GraphRunner, HostClock
 from pytest_trt.backends.onnxruntime.opening import message
 from pytest_trt.errors import BuildError, RunError, UsageError
+from pytest_trt.spec.inputs import Sample
 from pytest_trt.spec.model import Model
 from pytest_trt.spec.precision import PRECISIONS, Precision, apply_recipe, get_precision
 from pytest_trt.spec.precision.ranges import calibration_tensors
@@ -330,3 +333,76 @@ def test_the_graph_runner_names_its_failures():
 )
 def test_the_words_of_an_error_are_what_is_left_of_it(raised: str, said: str):
     assert message(RuntimeError(raised)) == said
+
+
+Specs = dict[str, tuple[int, tuple[int, ...]]]
+
+
+def proto_of(
+    nodes: list[onnx.NodeProto],
+    fed: Specs,
+    given: Specs,
+    filled: dict[str, np.ndarray] | None = None,
+    ir_version: int = 8,
+) -> onnx.ModelProto:
+    """A model of *nodes*; *fed* and *given* are type and shape of inputs and outputs, *filled* initializers that are
+    inputs as well, as old exporters write them."""
+    values = [[onnx.helper.make_tensor_value_info(name, *spec) for name, spec in side.items()] for side in (fed, given)]
+    weights = [onnx.numpy_helper.from_array(array, name) for name, array in (filled or {}).items()]
+    values[0] += [onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in weights]
+    graph = onnx.helper.make_graph(nodes, "g", *values, weights)
+    imports = [onnx.helper.make_opsetid("", 13)]
+    return onnx.helper.make_model(graph, opset_imports=imports, ir_version=ir_version)
+
+
+def test_a_scalar_stays_a_scalar():
+    proto = proto_of([onnx.helper.make_node("Neg", ["x"], ["y"])], {"x": (1, ())}, {"y": (1, ())})
+    request = as_is(proto)
+    session = CpuBackend().load(CpuBackend().build(request).plan, request)
+
+    assert session.run({"x": np.asarray(2.0, np.float32)})["y"].shape == ()
+
+
+@pytest.mark.parametrize("ir_version", [3, 8])
+def test_inputs_that_initializers_fill_need_not_be_fed(ir_version: int):
+    """Two equal constants become one when ONNX Runtime folds them: the input of the other must not be left behind."""
+    nodes = [
+        onnx.helper.make_node("ConstantOfShape", ["s"], ["a"]),
+        onnx.helper.make_node("ConstantOfShape", ["t"], ["b"]),
+        onnx.helper.make_node("Add", ["x", "a"], ["c"]),
+        onnx.helper.make_node("Add", ["c", "b"], ["y"]),
+    ]
+    shape = np.asarray([3], np.int64)
+    proto = proto_of(nodes, {"x": (1, (3,))}, {"y": (1, (3,))}, {"s": shape, "t": shape}, ir_version)
+    request = as_is(proto)
+    session = CpuBackend().load(CpuBackend().build(request).plan, request)
+
+    np.testing.assert_array_equal(session.run({"x": np.ones(3, np.float32)})["y"], np.ones(3, np.float32))
+    assert len(proto.graph.input) == 3  # the caller's model is left alone
+
+
+@pytest.mark.parametrize(("name", "kind"), [("bfloat16", BFLOAT16), ("float8_e4m3fn", 17), ("float8_e5m2", 19)])
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
+def test_types_that_numpy_lacks_go_in_and_come_out(name: str, kind: int, shape: tuple[int, ...]):
+    import ml_dtypes
+
+    nodes = [onnx.helper.make_node("Identity", [a], [b]) for a, b in (("x", "y"), ("z", "w"))]
+    fed = {"x": (kind, shape), "z": (1, (2,))}
+    proto = proto_of(nodes, fed, {"y": (kind, shape), "w": (1, (2,))})
+    proto.opset_import[0].version, proto.ir_version = 19, 9
+    array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(getattr(ml_dtypes, name))
+    feeds = {"x": array, "z": np.ones(2, np.float32)}
+
+    found = GraphRunner(Model.from_proto(proto, "m")).run(feeds)
+    request = as_is(proto)
+    session = CpuBackend().load(CpuBackend().build(request).plan, request)
+    run = session.run(feeds)
+
+    for outputs in (found, run):
+        assert outputs["y"].dtype == array.dtype
+        assert outputs["y"].shape == shape
+        np.testing.assert_array_equal(outputs["y"].astype(np.float32), array.astype(np.float32))
+        np.testing.assert_array_equal(outputs["w"], feeds["z"])
+    sample = Sample(feeds, 1, 1, "test")
+    (stored,) = obtain_reference(NullStore(), Model.from_proto(proto, "m"), [sample], "f").outputs
+    assert stored["y"].dtype == array.dtype

@@ -8,8 +8,6 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pytest_trt.backends import (
     Availability,
     BuildOptions,
@@ -22,15 +20,14 @@ from pytest_trt.backends import (
 )
 from pytest_trt.backends.modes import check_mode
 from pytest_trt.backends.onnxruntime.host_clock import HostClock
-from pytest_trt.backends.onnxruntime.opening import failures, message, open_session, session_options
+from pytest_trt.backends.onnxruntime.low_types import Caller
+from pytest_trt.backends.onnxruntime.opening import failures, message, open_session, session_options, without_defaults
 from pytest_trt.backends.throughput_clock import ThroughputClock
 from pytest_trt.environment import cpu_name, version_of
 from pytest_trt.errors import RunError
 from pytest_trt.spec.model import Model
 
 if TYPE_CHECKING:
-    import onnxruntime
-
     from pytest_trt.backends import Array, Feeds, Outputs
     from pytest_trt.spec.precision import Precision
 
@@ -108,7 +105,7 @@ class CpuBackend:
                 # It drops a Relu before QuantizeLinear where the zero point says that negative values vanish, and
                 # takes that of float8 for such a one (seen in 1.31: 5 dB on a model that has 28).
                 options.add_session_config_entry("optimization.disable_specified_optimizers", "ReluQuantRewrite")
-            open_session(model, options, Path(folder))
+            open_session(without_defaults(model), options, Path(folder))
             plan = target.read_bytes()
         facts["build_seconds"] = round(time.perf_counter() - started, 3)
         facts.update(_census(plan))
@@ -133,49 +130,50 @@ class CpuSession:
 
         try:
             # The plan is optimized already; doing it again could only undo what was measured.
-            self._session: onnxruntime.InferenceSession | None = ort.InferenceSession(
-                plan, session_options("none"), providers=["CPUExecutionProvider"]
-            )
+            session = ort.InferenceSession(plan, session_options("none"), providers=["CPUExecutionProvider"])
         except failures() as error:
             raise RunError(f"onnxruntime cannot load the plan: {message(error)}") from error
-        self._output_names = [o.name for o in self._session.get_outputs()]
-        self._staged: dict[str, Array] = {}
+        self._caller: Caller | None = Caller(session)
+        self._output_names = [o.name for o in session.get_outputs()]
+        self._feeds: Feeds = {}
+        self._staged: dict[str, Any] = {}
 
     def run(self, feeds: Feeds) -> Outputs:
         self.stage(feeds)
         return dict(zip(self._output_names, self._compute(), strict=True))
 
     def stage(self, feeds: Feeds) -> None:
-        self._staged = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        if self._caller is None:
+            raise RunError("the session is closed")
+        self._feeds, self._staged = feeds, self._caller.stage(feeds)
 
     def launch(self) -> None:
         self._compute()
 
     def _compute(self) -> list[Array]:
-        if self._session is None:
+        if self._caller is None:
             raise RunError("the session is closed")
         try:
-            outputs: list[Array] = self._session.run(self._output_names, self._staged)
+            return self._caller.call(self._output_names, self._staged)
         except failures() as error:
             raise RunError(f"onnxruntime failed while running: {message(error)}") from error
-        return outputs
 
     def clock(self, mode: str = "graph", *, l2_flush: bool = False, streams: int = 1) -> HostClock | ThroughputClock:
         """The host's clock for every mode but ``throughput``: each launch ends before the next one begins."""
         check_mode(CpuBackend.name, mode, ("graph", "isolated", "throughput"), l2_flush=l2_flush)
-        return ThroughputClock(self, self._staged, streams) if mode == "throughput" else HostClock()
+        return ThroughputClock(self, self._feeds, streams) if mode == "throughput" else HostClock()
 
     def transfers_ms(self, feeds: Feeds) -> dict[str, float]:  # noqa: ARG002 - nothing is transferred
         return {}
 
     def sibling(self) -> CpuSession:
         """Another session on the same InferenceSession, which may run in several threads at once."""
-        if self._session is None:
+        if self._caller is None:
             raise RunError("the session is closed")
         other = copy(self)
-        other._staged = {}
+        other._feeds, other._staged = {}, {}
         return other
 
     def close(self) -> None:
-        self._session = None
-        self._staged = {}
+        self._caller = None
+        self._feeds, self._staged = {}, {}

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     from pytest_trt.spec.model import Model
 
-__all__ = ["failures", "hint_for", "message", "open_session", "session_options"]
+__all__ = ["failures", "hint_for", "message", "open_session", "session_options", "without_defaults"]
+
+
+# The IR version from which on an initializer need not be an input as well.
+_CONSTANT_INITIALIZERS = 4
 
 
 def session_options(optimization: str) -> onnxruntime.SessionOptions:
@@ -48,6 +52,26 @@ def open_session(model: Model, options: onnxruntime.SessionOptions, folder: Path
         raise BuildError(
             f"onnxruntime cannot build {model.name!r}: {message(error)}", hint=hint_for(str(error))
         ) from error
+
+
+def without_defaults(model: Model) -> Model:
+    """*model* without graph inputs that an initializer fills; as it is where there are none.
+
+    ONNX Runtime folds such initializers and leaves the inputs behind: the model that it saves could not be run
+    without values for them.
+    """
+    from pytest_trt.spec.model import Model
+    from pytest_trt.spec.precision.graph import copy_model
+
+    fed = {spec.name for spec in model.inputs}
+    if all(value.name in fed for value in model.proto.graph.input):
+        return model
+    proto = copy_model(model.proto)
+    kept = [value for value in proto.graph.input if value.name in fed]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    proto.ir_version = max(proto.ir_version, _CONSTANT_INITIALIZERS)
+    return Model.from_proto(proto, model.name)
 
 
 def failures() -> tuple[type[Exception], ...]:

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_trt.backends.onnxruntime.opening import open_session, session_options
+from pytest_trt.backends.onnxruntime.opening import open_session, session_options, without_defaults
 from pytest_trt.spec.nodes import all_nodes
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def optimize(model: Model, level: str) -> onnx.ModelProto:
         target = Path(folder, "optimized.onnx")
         options = session_options(level)
         options.optimized_model_filepath = str(target)
-        open_session(model, options, Path(folder))
+        open_session(without_defaults(model), options, Path(folder))
         made = onnx.load_model(str(target))
     # ONNX Runtime imports every domain that it knows; one that no node is of would look like a need.
     needed = {

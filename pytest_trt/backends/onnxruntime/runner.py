@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_trt.backends.onnxruntime.low_types import Caller
 from pytest_trt.backends.onnxruntime.opening import failures, message, open_session, session_options
 from pytest_trt.errors import RunError
 from pytest_trt.spec.model import Model
@@ -28,12 +29,12 @@ class GraphRunner:
             model = _with_outputs(model, outputs)
         self.output_names = [spec.name for spec in model.outputs] if outputs is None else list(outputs)
         with tempfile.TemporaryDirectory(prefix="pytest-trt-") as folder:
-            self._session = open_session(model, session_options("none"), Path(folder))
+            self._caller = Caller(open_session(model, session_options("none"), Path(folder)))
 
     def run(self, feeds: Mapping[str, Array]) -> Outputs:
         """Run once. Raises RunError."""
         try:
-            arrays = self._session.run(self.output_names, dict(feeds))
+            arrays = self._caller.call(self.output_names, self._caller.stage(feeds))
         except failures() as error:
             raise RunError(f"onnxruntime failed while running the reference: {message(error)}") from error
         return dict(zip(self.output_names, arrays, strict=True))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.errors import PrecisionError
+from pytest_trt.errors import PrecisionError, UnsupportedError
 from pytest_trt.spec.precision import RecipeResult
 from pytest_trt.spec.precision.already import quantized_precisions
 from pytest_trt.spec.precision.checks import check_io_unchanged, check_result
@@ -40,20 +40,26 @@ __all__ = ["Bf16Recipe", "Fp16Recipe", "Fp32Recipe", "Tf32Recipe"]
 _NEWEST_OPSET = 22
 
 
+_ALREADY = {"float16": "fp16", "bfloat16": "bf16"}
+
+
 class Fp32Recipe:
     """The model as it is, which must be a float32 one."""
 
     name = "fp32"
 
     def requires(self, proto: onnx.ModelProto) -> None:
-        """Raise PrecisionError when *proto* is typed already: then its name would say something untrue."""
+        """Raise PrecisionError when *proto* is typed already: then its name would say something untrue.
+
+        Raises UnsupportedError where no other name would be true either.
+        """
         if low := low_types_in(proto):
-            asked = {"float16": "fp16", "bfloat16": "bf16", "float8e4m3fn": "fp8"}
-            names = sorted(asked[t] for t in low if t in asked)
-            raise PrecisionError(
-                f"the model is already typed: it has {' and '.join(sorted(low))} tensors",
-                hint=f"ask for {names[0]}, which takes it as it is" if names else "start from the float32 model",
-            )
+            has = f"the model is already typed: it has {' and '.join(sorted(low))} tensors"
+            # Only a cast recipe of that one type, or the recipe of its Q/DQ pairs, would take it.
+            names = quantized_precisions(proto) or [_ALREADY[t] for t in low if len(low) == 1 and t in _ALREADY]
+            if not names:
+                raise UnsupportedError(f"{has}, and no precision is named after that")
+            raise PrecisionError(has, hint=f"ask for {names[0]}, which takes it as it is")
         if found := quantized_precisions(proto):
             raise PrecisionError(
                 "the model is already quantized: it has QuantizeLinear or DequantizeLinear nodes",
