@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.accuracy.relative import Quotients, quotients, ratios, surely_within
+from pytest_trt.accuracy.relative import Quotients, few, quotients, ratios, surely_within
 from pytest_trt.accuracy.sums import dot, total
 from pytest_trt.accuracy.totals import Totals
 from pytest_trt.accuracy.widening import fits_single, to_single
@@ -184,12 +184,14 @@ class FloatPass:
         *diff* is negative where it does not count. May overwrite *e* with ``|e|``.
         """
         if hints is not None:
-            if hints.bound > self.totals.greatest("max_rel"):
-                where = hints.candidates()
+            if hints.bound <= self.totals.greatest("max_rel"):
+                return hints.bound
+            where = hints.candidates()
+            if where is not None:
                 found = diff[where] / np.abs(e[where])
                 i = int(found.argmax())
                 self.totals.offer("max_rel", found[i].item(), offset + int(where[i]))
-            return hints.bound
+                return hints.bound
         n = len(diff)
         ratio = self.ratio[:n]
         undefined = ratios(diff, np.abs(e, out=e), ratio, self.mask[:n])
@@ -206,7 +208,7 @@ class FloatPass:
         if rtol is None or atol is None or greatest <= atol or surely_within(bound, rtol):
             return
         over = np.greater(diff, atol, out=self.mask[: len(diff)])
-        where = _few(over)
+        where = few(over)
         if where is not None:
             diff, e, over = diff[where], e[where], over[: len(where)]
         allowance = np.abs(e, out=e)
@@ -217,7 +219,7 @@ class FloatPass:
         if not found:
             return
         self.totals.mismatched += found
-        picks = _few(over)
+        picks = few(over)
         if picks is not None:
             diff, allowance, over = diff[picks], allowance[picks], over[picks]
         ratio = np.divide(diff, allowance, out=self.ratio[: len(diff)])
@@ -241,8 +243,3 @@ class FloatPass:
             np.copyto(again, a_chunk, casting="unsafe")
             diff[~(np.isfinite(again) & np.isfinite(e))] = -1
         self.judge(offset, diff, e, math.inf, math.inf)
-
-
-def _few(mask: Mask) -> NDArray[np.intp] | None:
-    """Return where *mask* is set, None if that is in many places: these are better computed where they are."""
-    return np.flatnonzero(mask) if np.count_nonzero(mask) < len(mask) >> 4 else None

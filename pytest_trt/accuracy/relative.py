@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-__all__ = ["Quotients", "quotients", "ratios", "surely_within"]
+__all__ = ["Quotients", "few", "quotients", "ratios", "surely_within"]
 
 # A quotient of two float32 is off by half a unit in the last place; this is one.
 _SINGLE_EPS = 2.0**-23
@@ -25,6 +25,11 @@ _NEARLY_1 = 1 - 2.0**-50
 def surely_within(relative: float, rtol: float) -> bool:
     """Is every element close whose relative difference, as computed, is at most *relative*?"""
     return relative < rtol * _NEARLY_1
+
+
+def few(mask: Mask) -> NDArray[np.intp] | None:
+    """Return where *mask* is set, None if that is in many places: these are better computed where they are."""
+    return np.flatnonzero(mask) if np.count_nonzero(mask) < len(mask) >> 4 else None
 
 
 class Quotients(NamedTuple):
@@ -39,13 +44,13 @@ class Quotients(NamedTuple):
         """No relative difference is greater."""
         return self.furthest + self.slack
 
-    def candidates(self) -> NDArray[np.intp]:
-        """Return the indices of the few elements that can have the greatest relative difference, in order."""
+    def candidates(self) -> NDArray[np.intp] | None:
+        """Return the indices of the elements that can have the greatest relative difference, in order, if few."""
         # An element that has it lies within 2 slacks of the furthest quotient; the thresholds are rounded too.
         enough = self.furthest - 4 * self.slack
         found = self.values >= np.float32(1 + enough)
         found |= self.values <= np.float32(1 - enough)
-        return np.flatnonzero(found)
+        return few(found)
 
 
 def quotients(a: Array, e: Array, out: NDArray[np.float32]) -> Quotients | None:
