@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_trt import __version__, cli_gate
+from pytest_trt import __version__, cli_bisect, cli_gate
 from pytest_trt.environment import cpu_name, gpus, version_of
 from pytest_trt.errors import BackendUnavailableError, Failure, TrtError, UnsupportedError, UsageError
 from pytest_trt.history.commands import add_commands
@@ -113,6 +113,14 @@ def _parser() -> argparse.ArgumentParser:
     command("compare", _compare, "compare engines with their references", comparing, matrix=True)
     proposing = building - {"shapes", "tolerance", "search", "streams", "builds"}  # all inputs, at opt, one engine
     command("tolerances", _tolerances, "propose tolerances from the spread over all inputs", proposing, matrix=True)
+    bisecting = command(
+        "bisect",
+        lambda lab, given: cli_bisect.run(lab, given, _cases(lab, given)),
+        cli_bisect.HELP,
+        building,
+        matrix=True,
+    )
+    cli_bisect.add_arguments(bisecting)
     cli_gate.add_arguments(command("gate", cli_gate.run, cli_gate.HELP, cli_gate.OPTIONS))
     cache = command("cache", _cache, "look into the artifact cache, or tidy it", caching)
     cache.add_argument("action", choices=("ls", "explain", "verify", "gc"))

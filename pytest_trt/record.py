@@ -31,7 +31,7 @@ class Record:
     part did not run: ``environment``, ``engine`` (key, cached or built, seconds, bytes, what really happened),
     ``precision`` (native or simulated, the recipe's notes), ``inputs`` (origin, synthetic), ``accuracy``,
     ``latency``, ``verdict``, ``baseline`` (its state), ``streams`` (several contexts at once), ``builds`` (the spread
-    between builds), ``search`` (the worst input that was found).
+    between builds), ``search`` (the worst input that was found), ``explanation`` (where the error enters).
     """
 
     case: Case
@@ -48,6 +48,7 @@ class Record:
     streams: dict[str, Any] | None = None
     builds: dict[str, Any] | None = None
     search: dict[str, Any] | None = None
+    explanation: dict[str, Any] | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -101,6 +102,7 @@ _SECTIONS = (
     "streams",
     "builds",
     "search",
+    "explanation",
 )
 
 

@@ -148,6 +148,16 @@ class Settings:
     tolerance: str | None = _option(
         None, str, "K=V[,…]", "override tolerances, e.g. rtol=1e-2,atol=1e-3 or logits:cosine=0.999", group="accuracy"
     )
+    explain: str = _option(
+        "fail",
+        choice("off", "fail", "on"),
+        "off|fail|on",
+        "say where the error of a case enters: never, when its accuracy fails, or always",
+        group="accuracy",
+    )
+    explain_seconds: float = _option(
+        60, number(0, 86400), "SECONDS", "begin no further stage of an explanation after this long", group="accuracy"
+    )
     latency: str = _option("on", choice("on", "off"), "on|off", "measure latency", group="latency")
     threshold: float | None = _option(
         None,

@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("strategies",),
     ("search",),
     ("lab",),
-    ("cli_gate",),
+    ("cli_gate", "cli_bisect"),
     ("plugin", "cli"),
     ("__main__",),
 )
@@ -104,6 +104,7 @@ LIGHT = (
     "record",
     "lab",
     "cli",
+    "cli_bisect",
     "cli_gate",
     "plugin",
     "baselines",

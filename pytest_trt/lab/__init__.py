@@ -18,6 +18,7 @@ from pytest_trt.baselines.entries import fingerprint_of
 from pytest_trt.baselines.store import BaselineStore, Match
 from pytest_trt.errors import AccuracyFailure, EngineFailure
 from pytest_trt.lab.engine_gate import judge_against_baseline, judge_census
+from pytest_trt.lab.explaining import explain_into
 from pytest_trt.lab.points import judge_points
 from pytest_trt.lab.workshop import Workshop
 from pytest_trt.record import Record, accuracy_section, latency_section
@@ -29,6 +30,7 @@ from pytest_trt.spec.precision import get_precision
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.comparison import Comparison
+    from pytest_trt.diagnosis.hunt import Bisection, Explanation
     from pytest_trt.latency.gate import Verdict
     from pytest_trt.latency.timer import Samples
     from pytest_trt.search import Worst
@@ -99,8 +101,11 @@ class Lab(Workshop):
         match = self.match(case, record)
         drift = accuracy_sentences(match, record.accuracy["outputs"]) if match.gates else []
         record.accuracy["drift"] = drift
+        explained: list[str] = []
+        if self.settings.explain == "on" or (self.settings.explain == "fail" and not comparison.ok):
+            explained = ["", *explain_into(self, case, record, limits, self.bisect_again(case))]
         if not comparison.ok:
-            evidence = [comparison.detail, "", *judged.evidence(), self.reproduce(case)]
+            evidence = [comparison.detail, *explained, "", *judged.evidence(), self.reproduce(case)]
             raise AccuracyFailure(f"{case}: {comparison.summary}", "\n".join(evidence))
         if judged.refused:
             evidence = [*judged.evidence(), "", self.reproduce(case)]
@@ -113,6 +118,35 @@ class Lab(Workshop):
             raise AccuracyFailure(f"{case}: accuracy regressed against the baseline", "\n".join(evidence))
         judge_against_baseline(self.settings, record, match, self.reproduce(case))
         return comparison
+
+    def explain(self, case: Case, *, point: str = "opt", seconds: float | None = None) -> Explanation:
+        """Split the error of *case* at a point of its profile among conversion, parser, fusion, builds and runs, and
+        look at the values of its typed model. Raises what building and running the case raises."""
+        from pytest_trt.diagnosis.hunt import explain
+        from pytest_trt.diagnosis.stages import Subject
+
+        limit = self.settings.explain_seconds if seconds is None else seconds
+        return explain(Subject(self, case, point, self.settings.samples), seconds=limit)
+
+    def bisect(
+        self,
+        case: Case,
+        *,
+        point: str = "opt",
+        anew: bool = False,
+        on_engine: bool = False,
+        group: int = 8,
+        limit: int | None = None,
+    ) -> Bisection:
+        """Explain *case*, then search the nodes that its precision must leave in float32, or the first tensor of its
+        engine that diverges. *anew* searches nodes although the case is close. *on_engine* judges nodes by engines of
+        the case's own backend; *group* is how many tensors are marked at a time; *limit* bounds evaluations and builds.
+        Raises TrtError."""
+        from pytest_trt.diagnosis.hunt import bisect
+        from pytest_trt.diagnosis.stages import Subject
+
+        subject = Subject(self, case, point, self.settings.samples)
+        return bisect(self, subject, anew=anew, on_engine=on_engine, group=group, limit=limit)
 
     def tactic_lock(self, case: Case) -> Mapping[str, tuple[int, float]]:
         """The timing-cache entries of the case's baseline, which its build must follow: with ``--trt-lock`` and an
@@ -217,6 +251,11 @@ class Lab(Workshop):
     def reproduce(self, case: Case) -> str:
         """The command that compares *case* again."""
         return f"reproduce    pytest-trt compare {self._arguments(case, '--')}"
+
+    def bisect_again(self, case: Case) -> str:
+        """The command that searches the nodes or the tensor of *case*."""
+        tolerance = f" --tolerance={shlex.quote(self.settings.tolerance)}" if self.settings.tolerance else ""
+        return f"pytest-trt bisect {self._arguments(case, '--')}{tolerance}"
 
     def measure_again(self, case: Case) -> str:
         """The command that measures *case* again."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_trt.accuracy.tolerance import ToleranceSet
     from pytest_trt.artifacts.engines import StoredEngine
     from pytest_trt.backends import Built
+    from pytest_trt.diagnosis.conversion import Conversion
     from pytest_trt.lab.floors import Floors
     from pytest_trt.spec.inputs import Sample
     from pytest_trt.spec.model import Model
@@ -69,6 +70,19 @@ class Workshop(Catalog):
                 del self._typed[next(iter(self._typed))]
             self._typed[key] = Model.from_proto(result.proto, model.name), result
         return self._typed[key]
+
+    def conversion(self, case: Case) -> Conversion:
+        """The case's recipe and its needs, with nothing excluded by name yet. Raises PrecisionError."""
+        from pytest_trt.diagnosis.conversion import Conversion
+
+        precision = get_precision(case.precision)
+        options = dict(self.manifest(case).precision.get(case.precision, {}))
+        calibration: dict[str, Any] = {
+            name: options.pop(name) for name in ("calibration", "percentile", "samples") if name in options
+        }
+        excluded = tuple(options.pop("exclude_nodes", ()))
+        ranges = self._ranges(case, precision, options, calibration)
+        return Conversion(self.graph(case), precision, ranges, options, excluded)
 
     def _calibration_samples(self, case: Case, limit: int | None) -> tuple[list[Sample], str]:
         # One model, one set of ranges: whichever profile is tested, and in whatever order, the largest one calibrates.

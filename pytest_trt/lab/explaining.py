@@ -1,0 +1,47 @@
+"""Why a case is not close: the diagnosis of it, wired to the Lab."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_trt.errors import TrtError
+
+if TYPE_CHECKING:
+    from pytest_trt.accuracy.tolerance import ToleranceSet
+    from pytest_trt.diagnosis.stages import Subject
+    from pytest_trt.lab.workshop import Workshop
+    from pytest_trt.record import Record
+    from pytest_trt.spec.case import Case
+
+__all__ = ["explain_into"]
+
+# Enough to see where an error enters; each stage runs them all.
+_SAMPLES = 8
+
+
+def explain_into(lab: Workshop, case: Case, record: Record, limits: ToleranceSet, command: str) -> list[str]:
+    """Explain *case* where the accuracy section of *record* says that it fails, else at opt; fill
+    ``record.explanation`` and return the table. What cannot be explained says so: the failure must not be lost."""
+    from pytest_trt.diagnosis.hunt import explain
+    from pytest_trt.diagnosis.present import explanation_lines
+
+    lab.progress(f"explaining {case.id}")
+    try:
+        found = explain(_subject(lab, case, record, limits), seconds=lab.settings.explain_seconds)
+    except TrtError as error:
+        return [f"not explained: {error.message}"]
+    record.explanation = found.to_json()
+    return explanation_lines(found, command)
+
+
+def _subject(lab: Workshop, case: Case, record: Record, limits: ToleranceSet) -> Subject:
+    from pytest_trt.diagnosis.stages import Subject
+
+    rows = (record.accuracy or {}).get("points", {})
+    point = next((name for name, row in rows.items() if not row["ok"] and "refused" not in row), "opt")
+    saved = [sample for sample in lab.regressions(case).samples if sample.origin == point]
+    if saved:
+        outputs, source = lab.expected_of(case, saved, f"regressions {lab.regressions(case).fingerprint} {point}")
+        return Subject(lab, case, point, limits=limits, given=(saved, outputs, source))
+    shapes = {name: tuple(shape) for name, shape in rows[point]["shapes"].items()} if point in rows else None
+    return Subject(lab, case, point, lab.settings.samples or _SAMPLES, limits, shapes)

@@ -1,0 +1,226 @@
+"""Failures that say where their error enters: the option, the shell's bisect, and what the Lab finds out by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from pytest_trt.cli import main
+from pytest_trt.lab import Lab
+from pytest_trt.settings import Settings
+from pytest_trt.spec.precision import Precision, Ranges, RecipeResult
+
+Run = Callable[..., pytest.RunResult]
+
+ONE = ("models", "--trt-profile=b8", "--trt-latency=off", "--trt-report=report.json")
+
+
+def explanation(project: Path) -> dict[str, Any] | None:
+    (record,) = json.loads((project / "report.json").read_text())["records"]
+    found: dict[str, Any] | None = record["explanation"]
+    return found
+
+
+@pytest.mark.parametrize(("fake", "culprit"), [("error=0.5", "parser"), ("fusion=0.5,at=0", "fusion")])
+def test_a_failure_says_where_its_error_enters(run: Run, project: Path, fake: str, culprit: str) -> None:
+    result = run(*ONE, f"--trt-fake={fake}")
+
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "where the error enters (2 samples at opt;*",
+            f"  culprit      {culprit}, *of the squared error",
+            "  next         search the tensor: pytest-trt bisect models/tiny --precision=fp32 *",
+            "reproduce    pytest-trt compare models/tiny *",
+        ]
+    )
+    found = explanation(project)
+    assert found is not None
+    assert found["culprit"] == culprit
+
+
+def test_it_can_be_switched_off(run: Run, project: Path) -> None:
+    result = run(*ONE, "--trt-fake=error=0.5", "--trt-explain=off")
+
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.no_fnmatch_line("*where the error enters*")
+    assert explanation(project) is None
+
+
+@pytest.mark.parametrize("explain", ["fail", "on"])
+def test_what_is_close_is_explained_only_when_asked(run: Run, project: Path, explain: str) -> None:
+    run(*ONE, f"--trt-explain={explain}").assert_outcomes(passed=2)
+
+    found = explanation(project)
+    assert (found or {}).get("culprit") == (None if explain == "fail" else "none")
+
+
+def test_out_of_time_the_engine_itself_is_still_explained(run: Run, project: Path) -> None:
+    run(*ONE, "--trt-fake=error=0.5", "--trt-explain-seconds=0").assert_outcomes(passed=1, failed=1)
+
+    found = explanation(project)
+    assert found is not None
+    assert found["culprit"] == "fusion"
+    assert [row["stage"] for row in found["stages"] if row["error"] is None] == ["conversion", "parser", "lottery"]
+
+
+def test_the_point_that_fails_is_explained(run: Run, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_trt.backends.fake import FakeSession
+
+    compute = FakeSession.run
+
+    def only_alone(self: FakeSession, feeds: Any) -> Any:
+        outputs = compute(self, feeds)
+        return {name: array * (3 if len(array) == 1 else 1) for name, array in outputs.items()}
+
+    monkeypatch.setattr(FakeSession, "run", only_alone)
+    run(*ONE).assert_outcomes(passed=1, failed=1)
+
+    found = explanation(project)
+    assert found is not None
+    assert (found["point"], found["culprit"]) == ("min", "parser")
+
+
+# --- bisect ---
+
+
+class Breaking:
+    """A recipe that stores one weight wrongly, where it stores it in float16."""
+
+    name = "breaking"
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def requires(self, proto: onnx.ModelProto) -> None:
+        self.inner.requires(proto)
+
+    def call(self, proto: onnx.ModelProto, ranges: Ranges | None) -> RecipeResult:
+        result: RecipeResult = self.inner.call(proto, ranges)
+        for tensor in result.proto.graph.initializer:
+            if tensor.name == "V" and tensor.data_type == 10:
+                value = np.array(onnx.numpy_helper.to_array(tensor))
+                value[:4] *= -4
+                tensor.CopyFrom(onnx.numpy_helper.from_array(value, "V"))
+        return result
+
+    def ensures(self, before: onnx.ModelProto, result: RecipeResult) -> None:
+        """Its own check does not see it."""
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Precision.make_recipe
+    monkeypatch.setattr(Precision, "make_recipe", lambda self, **options: Breaking(make(self, **options)))
+
+
+@pytest.fixture
+def lab(project: Path) -> Iterator[Callable[..., Lab]]:
+    made: list[Lab] = []
+
+    def make(**settings: Any) -> Lab:
+        given = {"cache_dir": project / "cache", "profile": ("b8",), "backend": ("onnxruntime-cpu",), **settings}
+        made.append(Lab(Settings(**given), project))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("on_engine", [False, True])
+@pytest.mark.parametrize("backend", ["fake", "onnxruntime-cpu"])
+def test_a_node_that_the_conversion_breaks_is_found(
+    lab: Callable[..., Lab], project: Path, backend: str, on_engine: bool
+) -> None:
+    subject = lab(backend=(backend,), precision=("fp16",))
+    (case,) = subject.cases(subject.add("models/tiny"))
+    found = subject.bisect(case, on_engine=on_engine)
+
+    assert found.explanation.attribution.culprit == "conversion"
+    assert found.culprits is not None
+    assert found.culprits.exclude_nodes == ("out",)
+    assert (found.culprits.before.ok, found.culprits.after.ok) == (False, True)
+
+
+def test_ranges_are_calibrated_once_for_all_sets_of_nodes(lab: Callable[..., Lab], project: Path) -> None:
+    manifest = project / "models" / "tiny" / "trt.toml"
+    manifest.write_text(manifest.read_text() + '[precision.int8]\ncalibration = "minmax"\nexclude_nodes = ["out"]\n')
+    subject = lab(precision=("int8",))
+    said: list[str] = []
+    subject.progress = said.append
+    (case,) = subject.cases(subject.add("models/tiny"))
+
+    conversion = subject.conversion(case)
+    assert conversion.excluded == ("out",)
+    assert [c.entry for c in conversion.candidates] == ["hidden", "out"]
+    assert set(conversion.ranges or ()) == {"x", "r"}
+    for excluded in ((), ("hidden",), ("out",), ("hidden", "out")):
+        conversion.apply(excluded)
+    assert len([line for line in said if line.startswith("calibrating")]) == 1
+
+
+@pytest.mark.usefixtures("broken")
+def test_the_shell_prints_what_to_write_into_the_manifest(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    asked = ["bisect", "models/tiny", "--precision=fp16", "--profile=b8", "--backend=onnxruntime-cpu"]
+
+    assert main(asked) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("tiny[fp16, b8, onnxruntime-cpu]\nwhere the error enters")
+    assert '[precision.fp16]\nexclude_nodes = [\n    "out",\n]' in out
+
+    assert main([*asked, "--json"]) == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["case"]["model"] == "tiny"
+    assert row["culprits"]["exclude_nodes"] == ["out"]
+    assert row["explanation"]["culprit"] == "conversion"
+    assert row["divergence"] is None
+
+
+def test_the_shell_finds_the_tensor_of_an_engine(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    asked = ["bisect", "models/tiny", "--profile=b8", "--backend=fake"]
+
+    assert main([*asked, "--fake=fusion=0.5,at=0", "--json"]) == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["divergence"]["outcome"], row["divergence"]["tensor"], row["divergence"]["node"]) == (
+        "found",
+        "h",
+        "hidden",
+    )
+    assert main(asked) == 0
+    assert "culprit      none" in capsys.readouterr().out
+
+
+def test_the_shell_goes_on_after_a_case_that_cannot_be_built(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    asked = ["bisect", "models/tiny", "--precision=fp32,tf32", "--profile=b8", "--backend=onnxruntime-cpu"]
+
+    assert main([*asked, "--json"]) == 0
+    close, skipped = json.loads(capsys.readouterr().out)
+    assert close["explanation"]["culprit"] == "none"
+    assert "no tf32" in skipped["skipped"]
+    assert main(["bisect", "models/tiny", "--profile=b8", "--backend=fake", "--fake=build=1"]) == 1
+    assert "the fake builder was told to fail" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", ["--group=0", "--limit=x", "--point=middle"])
+def test_a_wrong_argument_is_a_usage_error(wrong: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["bisect", "models/tiny", wrong])
+    assert caught.value.code == 2
+    assert wrong.partition("=")[0] in capsys.readouterr().err
