@@ -1,8 +1,18 @@
-"""Every build axis that TensorRT 8.6 has, one case each: ``pytest benchmarks/axes.py --trt-variant=full``.
+"""Every build axis that TensorRT 8.6 has, one case each, on one model or on several.
 
-A test per model and option, fp16 at profile b8 unless the option wants another; each is built, compared with the
-reference and measured. An option of another TensorRT is skipped with the reason that the backend gives.
-``AXES_MODELS`` (comma-separated) chooses models; ``TENSORRT_LEAN8`` is the lean runtime of the builder's version.
+    AXES_MODELS=digits pytest benchmarks/axes.py -p no:randomly --trt-backend=tensorrt --trt-variant=full \\
+        --trt-samples=8 --trt-loads=1 --trt-duration=0.3 --trt-explain=off --trt-report=digits.json
+
+Each engine is built, compared with the reference and measured: fp16 at profile b8 unless the axis wants another. A
+precision that this TensorRT lacks is skipped with the backend's reason; an option that it lacks is one failed test with
+the backend's words. ``digits.json.partial`` holds the records so far.
+
+``AXES_MODELS`` (comma-separated) chooses models: one each in several processes, with CUDA_VISIBLE_DEVICES=0, 1, …, uses
+several GPUs. ``PYTEST_TRT_LEAN_RUNTIME`` is the lean runtime of the builder's version; the axis that needs it is left
+out without.
+
+The axes that are no option of the builder have pages and scripts of their own: ``--trt-streams``, ``--trt-builds``,
+``--trt-lock``, ``--trt-timing-cache``, ``--trt-isolate``.
 """
 
 from __future__ import annotations
@@ -14,57 +24,105 @@ from pathlib import Path
 import pytest
 
 MODELS = os.environ.get("AXES_MODELS", "digits,minilm,resnet50,bert_base").split(",")
+ALGORITHMS = ("entropy", "entropy2", "minmax", "legacy")
 
-# One entry per option: what the marker gets besides the model.
+# One entry per axis: what the marker gets besides the model. "plain" is first: its tactic timings serve the others.
 AXES: dict[str, dict[str, object]] = {
     "plain": {},
+    "one engine per profile": {"profiles": ["b1", "b8"], "profiles_per_engine": "one"},
+    "all profiles in one engine": {"profiles": ["b1", "b8"], "profiles_per_engine": "all"},
+    "weak typing": {"typing": "weak"},
     "opt_level 0": {"opt_level": 0},
     "opt_level 1": {"opt_level": 1},
     "opt_level 2": {"opt_level": 2},
+    "opt_level 3": {"opt_level": 3},
     "opt_level 4": {"opt_level": 4},
     "workspace": {"workspace": "64MB"},
-    "memory_pools": {"memory_pools": {"TACTIC_DRAM": "1GB"}},
-    "without a tactic source": {"tactics": ["-JIT_CONVOLUTIONS"]},
-    "weak typing": {"typing": "weak"},
-    "all profiles in one engine": {"profiles_per_engine": "all"},
+    "memory_pools": {"memory_pools": {"TACTIC_DRAM": "4GB"}},
+    "without JIT": {"tactics": ["-JIT_CONVOLUTIONS"]},
+    "without edge masks": {"tactics": ["+JIT_CONVOLUTIONS", "-EDGE_MASK_CONVOLUTIONS"]},
+    "without libraries": {"tactics": ["-CUBLAS", "-CUBLAS_LT", "-CUDNN"]},
     "sparsity": {"sparsity": True},
     "no auxiliary streams": {"max_aux_streams": 0},
     "four auxiliary streams": {"max_aux_streams": 4},
     "avg_timing": {"avg_timing": 4},
     "refit": {"refit": "on"},
     "ampere-plus": {"hardware_compatibility": "ampere-plus"},
-    "version compatible": {
-        "version_compatibility": "exclude-lean",
-        "lean_runtime": os.environ.get("TENSORRT_LEAN8", "-"),
-    },
-    "builder flag": {"builder_flags": ["+ENABLE_TACTIC_HEURISTIC"]},
+    "heuristic": {"builder_flags": ["+ENABLE_TACTIC_HEURISTIC"]},
+    "timing_cache_miss": {"timing_cache_miss": "build"},
+    "precision fp32": {"precisions": ["fp32"]},
+    "precision tf32": {"precisions": ["tf32"]},
+    "precision int8": {"precisions": ["int8"]},
+    **{f"precision int8-{name}": {"precisions": [f"int8-{name}"], "opt_level": 1} for name in ALGORITHMS},
 }
 
-# Options that say something of one model alone.
+# Flags without an option of their own. SAFETY_SCOPE is left out: it is for another kind of engine.
+FLAGS = (
+    "DEBUG",
+    "DIRECT_IO",
+    "DISABLE_TIMING_CACHE",
+    "OBEY_PRECISION_CONSTRAINTS",
+    "PREFER_PRECISION_CONSTRAINTS",
+    "REJECT_EMPTY_ALGORITHMS",
+    "STRICT_TYPES",
+)
+
+# What is asked of one model alone: formats of its own tensors, and what is the same for any model but takes long.
 OF_MODEL: dict[str, dict[str, dict[str, object]]] = {
     "digits": {
         "opt_level 5": {"opt_level": 5},
         "half input": {"io_formats": ["image=HALF:LINEAR"]},
         "padded channels": {"io_formats": ["image=HALF:CHW2"]},
+        "precision bf16": {"precisions": ["bf16"]},
+        "precision fp8": {"precisions": ["fp8"]},
+        "precision int4": {"precisions": ["int4"]},
+        # What only a later TensorRT can turn on may be off in any.
+        "all off": {
+            "sparsity": False,
+            "tiling": "none",
+            "refit": "off",
+            "strip_plan": False,
+            "weight_streaming": False,
+            "hardware_compatibility": "none",
+            "version_compatibility": "off",
+            "editable_timing_cache": False,
+        },
+        **{f"flag {name}": {"builder_flags": [f"+{name}"]} for name in FLAGS},
+        **{f"graph {name}": {"graphs": [name]} for name in ("ort-basic", "simplified", "opset=16")},
     },
-    "resnet50": {"channels last": {"io_formats": ["image=HALF:HWC8"]}},
+    "minilm": {
+        "half output": {"io_formats": ["embedding=HALF:LINEAR"]},
+        "graph simplified": {"graphs": ["simplified"]},
+    },
+    "resnet50": {
+        "channels last": {"io_formats": ["image=HALF:HWC8", "logits=HALF:LINEAR"]},
+        "graph ort-basic": {"graphs": ["ort-basic"]},
+    },
+    "bert_base": {"half outputs": {"io_formats": ["last_hidden_state=HALF:LINEAR", "pooler_output=HALF:LINEAR"]}},
 }
 
 
-def plugin_library() -> Path | None:
-    """TensorRT's own plugin library, loaded again by path: a library that has creators."""
+def tensorrt_files(pattern: str) -> list[Path]:
+    """Files that lie beside TensorRT's library."""
     for name in ("tensorrt_libs", "tensorrt"):
         found = importlib.util.find_spec(name)
         if found and found.origin:
-            for path in sorted(Path(found.origin).parent.glob("libnvinfer_plugin.so*")):
-                return path
-    return None
+            files = sorted(Path(found.origin).parent.glob(pattern))
+            if files:
+                return files
+    return []
 
 
 def axes(model: str) -> dict[str, dict[str, object]]:
     found = {**AXES, **OF_MODEL.get(model, {})}
-    library = plugin_library()
-    if library is not None:
+    if os.environ.get("PYTEST_TRT_LEAN_RUNTIME"):
+        found["version compatible"] = {"version_compatibility": "exclude-lean"}
+    if importlib.util.find_spec("onnxslim") is None:
+        found.pop("graph simplified", None)
+    if tensorrt_files("libnvinfer_lean.so*"):
+        found["version compatible, lean inside"] = {"version_compatibility": "on"}
+    # TensorRT's own plugins, loaded again by path: a library that has creators.
+    for library in tensorrt_files("libnvinfer_plugin.so*")[:1]:
         found["plugin library"] = {"plugins": [str(library)]}
     return found
 
@@ -78,6 +136,36 @@ def make_test(model: str, keywords: dict[str, object]):
     return test
 
 
+def make_calibration_test(model: str):
+    precisions = [f"int8-{name}" for name in ALGORITHMS]
+
+    @pytest.mark.trt(f"models/{model}", precisions=precisions, profiles=["b8"], opt_level=0)
+    def test(trt_lab, trt_case):
+        """Calibrated twice from nothing, the table is the same bit for bit, and one that is given is taken over."""
+        from pytest_trt.artifacts.calibration_cache import same_cache
+
+        support = trt_lab.backend(trt_case.backend).support(_precision(trt_case.precision))
+        if support.kind == "unsupported" or trt_case.backend != "tensorrt":
+            pytest.skip(support.reason or "TensorRT's own calibration")
+        first, second = (trt_lab.build(trt_case).calibration_cache for _ in range(2))
+        assert first
+        assert second
+        assert same_cache(first, second)
+
+    return test
+
+
+def _precision(name: str):
+    from pytest_trt.spec.precision import get_precision
+
+    return get_precision(name)
+
+
+def _identifier(text: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in text)
+
+
 for _model in MODELS:
     for _name, _keywords in axes(_model).items():
-        globals()[f"test_{_model}_{_name.replace(' ', '_').replace('-', '_')}"] = make_test(_model, _keywords)
+        globals()[f"test_{_model}_{_identifier(_name)}"] = make_test(_model, _keywords)
+    globals()[f"test_{_model}_calibration_tables"] = make_calibration_test(_model)

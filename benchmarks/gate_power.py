@@ -3,6 +3,7 @@
     python benchmarks/gate_power.py TRACES            default: $TRT_TRACES
     python benchmarks/gate_power.py TRACES --held-out priors of every key from the other keys only
     python benchmarks/gate_power.py TRACES --priors   what the recordings say about the noise
+    python benchmarks/gate_power.py --loads           what engines that take turns show, by calculation
 
 TRACES is a folder of ``.npz`` files, each with arrays of (repeats, samples) in ms under MODEL-PRECISION__CLOCK. Repeats
 of one key ran the same code, so that a red verdict on two of them is false. A slowdown is one side times a factor.
@@ -182,7 +183,10 @@ def with_priors(row: Row, traces: Traces, *, held_out: bool) -> Iterator[tuple[A
             half = len(array) // 2
             parts = [(array[:half], ratios[half:]), (array[half:], ratios[:half])]
         for part, others in parts:
-            limits = {level: upper for level, (_, upper, _) in traces.priors(key, others).items()}
+            limits = {
+                level: pooled if level == "sync: processes" else upper  # as the priors were made
+                for level, (pooled, upper, _) in traces.priors(key, others).items()
+            }
             yield (
                 part,
                 replace(
@@ -224,6 +228,25 @@ def operating_table(traces: Traces, *, held_out: bool) -> Iterator[str]:
             yield f"| {row.label} | {count} | {' | '.join(cells)} |"
 
 
+def loads_table() -> Iterator[str]:
+    """What engines that take turns show on a GPU, by calculation: loads without any noise beside that of the prior."""
+    yield "| `--trt-loads` | loads of each, at most | interval of the ratio | 5 % slower is red at a threshold of |"
+    yield "|---:|---:|---:|---:|"
+    for asked in (1, 3, 7, 11):
+        looks = [3 * asked * times for times in (1, 2, 4)]
+        found = []
+        for loads in looks:
+            same = np.ones((loads, 40))
+            verdict = decide(
+                same, same, threshold=THRESHOLD, clock="graph", paired=True, repeats="loads", looks=len(looks)
+            )
+            # Seen in 95 of 100 runs: 1 + threshold times a factor that does not depend on the threshold.
+            found.append((verdict.high - 1, 1.05 * (1 + THRESHOLD) / (1 + verdict.detectable) - 1))
+        cells = [" → ".join(map(str, looks)), " → ".join(f"± {half:.1%}" for half, _ in found)]
+        cells.append(" → ".join(f"{limit:.1%}" if limit > 0 else "none" for _, limit in found))
+        yield f"| {asked} | {' | '.join(cells)} |"
+
+
 def seconds_per_decision(traces: Traces, row: Row) -> float:
     pairs = [pair for array in traces.keys(row).values() for pair in row.pairs(array)]
     started = time.perf_counter()
@@ -237,7 +260,11 @@ def main() -> int:
     parser.add_argument("traces", nargs="?", type=Path, default=os.environ.get("TRT_TRACES"))
     parser.add_argument("--held-out", action="store_true", help="priors of every key from the other keys")
     parser.add_argument("--priors", action="store_true", help="the noise that the recordings show, and nothing else")
+    parser.add_argument("--loads", action="store_true", help="what engines in turns show, by calculation; no TRACES")
     given = parser.parse_args()
+    if given.loads:
+        print("\n".join(loads_table()))
+        return 0
     if given.traces is None:
         parser.error("give the folder of the recordings, or set TRT_TRACES")
     traces = Traces(Path(given.traces))

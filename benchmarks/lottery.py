@@ -26,6 +26,7 @@ import numpy as np
 from pytest_trt.backends import Built, Session
 from pytest_trt.errors import UnsupportedError
 from pytest_trt.lab import Lab
+from pytest_trt.lab.lottery import distance, same
 from pytest_trt.latency.timer import sample
 from pytest_trt.settings import Settings
 from pytest_trt.spec.case import Case
@@ -82,7 +83,7 @@ def draw(lab: Lab, case: Case, given: argparse.Namespace) -> dict[str, Any]:
         "spread_within_builds": max(max(taken) / min(taken) - 1 for taken in medians),
         "equal_plans": len({one.plan for one in built}) == 1,
         "equal_tactics": equal_share([one.facts.get("tactics", {}) for one in built]),
-        "equal_outputs": all(bitwise_equal(outputs[0], each) for each in outputs[1:]),
+        "equal_outputs": all(same(outputs[0], each) for each in outputs[1:]),
         "max_abs": max(distance(a, b) for a in outputs for b in outputs),
     }
 
@@ -100,22 +101,6 @@ def equal_share(tactics: Sequence[Mapping[str, str]]) -> float | None:
     if not layers:
         return None
     return sum(len({each.get(name) for each in tactics}) == 1 for name in layers) / len(layers)
-
-
-def bitwise_equal(left: Outputs, right: Outputs) -> bool:
-    return all(a[name].tobytes() == b[name].tobytes() for a, b in zip(left, right, strict=True) for name in a)
-
-
-def distance(left: Outputs, right: Outputs) -> float:
-    """The largest absolute difference; NaN and infinity at the same place are equal."""
-    worst = 0.0
-    for a, b in zip(left, right, strict=True):
-        for name in a:
-            x, y = (np.asarray(each[name]).astype(np.float64) for each in (a, b))
-            same = (x == y) | (np.isnan(x) & np.isnan(y))
-            gap = np.abs(np.where(same, 0.0, x) - np.where(same, 0.0, y))
-            worst = max(worst, float(np.where(np.isnan(gap), np.inf, gap).max(initial=0.0)))
-    return worst
 
 
 def report(found: dict[str, Any]) -> None:

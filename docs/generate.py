@@ -31,7 +31,7 @@ def code(text: str) -> str:
 
 
 def option_table() -> str:
-    """Every option that ``settings.py`` declares, group by group, in its order."""
+    """Every option that is declared, group by group, in the order of the declarations."""
     from pytest_trt.settings import options
 
     declared = list(options())
@@ -55,6 +55,16 @@ def _default(name: str, value: object) -> str:
     from pytest_trt.settings import as_words
 
     return code(f"{value:g}" if isinstance(value, float) else as_words(value))
+
+
+def command_table() -> str:
+    """Every command of ``pytest-trt`` with the words of its help, in its order."""
+    from pytest_trt.cli import _parser
+
+    (commands,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return table(
+        ("command", "what it does"), [(code(f"pytest-trt {a.dest}"), a.help or "") for a in commands._choices_actions]
+    )
 
 
 def tolerance_table() -> str:
@@ -92,7 +102,7 @@ def flag_table() -> str:
     def cell(trt: SimpleNamespace, precision: Precision) -> str:
         found = versions.support(trt, precision, (9, 0))
         if found.kind == "unsupported":
-            return "skipped:" + found.reason.rpartition(":")[2]
+            return "skipped: " + found.reason.rpartition(":")[2].partition(";")[0].strip()
         typed, known = versions.strongly_typed(trt), trt.BuilderFlag.__members__
         on = [n for n in precision.flags_on if n in known and not (typed and n in versions.TYPE_FLAGS)]
         off = [n for n in precision.flags_off if n in known]
@@ -200,7 +210,7 @@ def never_compared() -> str:
 
 
 BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"options": option_table},
+    "README.md": {"options": option_table, "commands": command_table},
     "docs/precision.md": {"recipes": recipe_table, "flags": flag_table, "tolerances": tolerance_table},
     "docs/manifest.md": {"build": build_table},
     "docs/baselines.md": {"gates": gate_table, "environment": environment_rules, "never": never_compared},

@@ -29,6 +29,7 @@ class Gpu:
     compute_capability: str
     memory_mb: int
     driver: str
+    bus_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Environment:
 
     @classmethod
     def of(cls, backend: str, libraries: dict[str, str]) -> Environment:
-        """Describe this machine as *backend* sees it."""
+        """Describe this machine as *backend* sees it; *libraries* is what its probe found."""
         on_gpu = backend not in ("onnxruntime-cpu", "fake")
-        gpu = next(iter(gpus()), None) if on_gpu else None
+        gpu = _used(libraries) if on_gpu else None
         return cls(
             backend=backend,
             device=f"{gpu.name} {gpu.memory_mb} MB sm_{gpu.compute_capability.replace('.', '')}" if gpu else cpu_name(),
@@ -82,6 +83,25 @@ class Environment:
         return lines
 
 
+def _used(libraries: dict[str, str]) -> Gpu | None:
+    """The GPU that CUDA uses, as NVML names it: NVML lists those that CUDA_VISIBLE_DEVICES hides, too, and in another
+    order. Without NVML, as CUDA names it."""
+    known, bus_id = gpus(), libraries.get("gpu_bus_id", "")
+    for gpu in known:
+        if bus_id and _place(gpu.bus_id) == _place(bus_id):
+            return gpu
+    if known or "gpu" not in libraries:
+        return next(iter(known), None)
+    memory_mb = int(libraries.get("gpu_memory_bytes", 0)) // 2**20
+    return Gpu(libraries["gpu"], libraries.get("compute_capability", ""), memory_mb, "", bus_id)
+
+
+def _place(bus_id: str) -> str:
+    """A PCI bus id with a domain of four digits: NVML writes eight of them, CUDA four."""
+    domain, _, rest = bus_id.lower().partition(":")
+    return f"{domain[-4:]}:{rest}"
+
+
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-")
 
@@ -104,7 +124,8 @@ def gpus() -> tuple[Gpu, ...]:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
             memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) // 2**20
-            found.append(Gpu(_text(pynvml.nvmlDeviceGetName(handle)), f"{major}.{minor}", memory, driver))
+            bus_id = _text(pynvml.nvmlDeviceGetPciInfo(handle).busId)
+            found.append(Gpu(_text(pynvml.nvmlDeviceGetName(handle)), f"{major}.{minor}", memory, driver, bus_id))
         return tuple(found)
     finally:
         pynvml.nvmlShutdown()

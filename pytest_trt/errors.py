@@ -6,10 +6,12 @@
     ├── UsageError                an option, a marker or a manifest is wrong
     │   └── ManifestError         … in a trt.toml
     ├── ModelError                the ONNX model cannot be used
+    │   ├── StaleModelError       it was changed while a run used it
     │   ├── UnsafeModelError      it reaches outside its folder
     │   └── UnsupportedModelError it takes or gives what no engine does; an UnsupportedError as well
     ├── ProfileError              shapes do not fit the model
     ├── InputsError               inputs or stored outputs cannot be used
+    ├── MetricError               a metric of the manifest cannot be computed
     ├── PrecisionError            a recipe cannot be applied to this model
     ├── BackendError
     │   ├── BackendUnavailableError   the library, driver or device is missing
@@ -46,10 +48,12 @@ __all__ = [
     "InputsError",
     "LatencyFailure",
     "ManifestError",
+    "MetricError",
     "ModelError",
     "PrecisionError",
     "ProfileError",
     "RunError",
+    "StaleModelError",
     "TrtError",
     "UnsafeModelError",
     "UnsupportedError",
@@ -90,6 +94,10 @@ class ModelError(TrtError):
     """The ONNX model is broken, or asks for something that is not supported."""
 
 
+class StaleModelError(ModelError):
+    """The model is another one than it was when this run looked it up."""
+
+
 class UnsafeModelError(ModelError):
     """The model reaches outside its own folder."""
 
@@ -100,6 +108,10 @@ class ProfileError(TrtError):
 
 class InputsError(TrtError):
     """Input samples or stored outputs are missing, unreadable, or do not fit the model."""
+
+
+class MetricError(TrtError):
+    """A metric of the manifest cannot be computed; the message says where its function failed."""
 
 
 class PrecisionError(TrtError):

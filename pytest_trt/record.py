@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from pytest_trt.latency.stats import Summary
     from pytest_trt.latency.timer import Samples
 
-__all__ = ["SCHEMA_VERSION", "Outcome", "Record", "accuracy_section", "latency_section", "merge_records"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Outcome",
+    "Record",
+    "accuracy_section",
+    "latency_section",
+    "merge_records",
+    "undecided_metric",
+]
 
 SCHEMA_VERSION = 1
 
@@ -136,6 +144,15 @@ def accuracy_section(comparison: Comparison) -> dict[str, Any]:
             row |= output.ranking.to_json()
         outputs[output.name] = row
     return {"ok": comparison.ok, "samples": comparison.samples, "summary": comparison.summary, "outputs": outputs}
+
+
+def undecided_metric(record: Record) -> str:
+    """What is said of the first metric that has too few samples for a verdict that gates; else nothing."""
+    for name, row in ((record.accuracy or {}).get("metrics") or {}).items():
+        verdict = row.get("verdict") or {}
+        if verdict.get("gates") and verdict["outcome"] == "inconclusive":
+            return f'metric "{name}": {verdict["sentence"]}'
+    return ""
 
 
 def latency_section(

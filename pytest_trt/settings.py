@@ -14,69 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_trt.build_settings import BuildSettings
 from pytest_trt.errors import UsageError, nearest
-from pytest_trt.option_values import (
-    choice,
-    graphs,
-    io_formats,
-    names,
-    number,
-    paths,
-    ratio,
-    shape_points,
-    signed,
-    size,
-    sizes,
-    switch,
-    tactic_sets,
-)
+from pytest_trt.option import ENV_PREFIX, Option, as_text, as_words
+from pytest_trt.option import option as _option
+from pytest_trt.option_values import choice, graphs, names, number, ratio, shape_points, size, switch, tactic_sets
 
 __all__ = ["ENV_PREFIX", "Option", "Settings", "as_text", "as_words", "options", "unknown_variables"]
 
-ENV_PREFIX = "PYTEST_TRT_"
+_GROUPS = ("matrix", "accuracy", "latency", "baselines", "cache", "build", "report")
 
 
 @dataclass(frozen=True)
-class Option:
-    """One declared option. ``parse`` turns text into the value and raises ValueError with what it wants."""
-
-    name: str
-    parse: Callable[[str], Any]
-    default: Any
-    metavar: str
-    help: str
-    group: str
-
-    @property
-    def flag(self) -> str:
-        return f"--trt-{self.name.replace('_', '-')}"
-
-    @property
-    def short_flag(self) -> str:
-        return f"--{self.name.replace('_', '-')}"
-
-    @property
-    def variable(self) -> str:
-        return ENV_PREFIX + self.name.upper()
-
-    @property
-    def ini(self) -> str:
-        return f"trt_{self.name}"
-
-    def read(self, text: object, origin: str) -> Any:
-        """Parse *text* from *origin*. Raises UsageError that names both."""
-        try:
-            return self.parse(str(text))
-        except ValueError as error:
-            raise UsageError(f"{origin}: cannot use {str(text)!r}: {error}") from error
-
-
-def _option(default: Any, parse: Callable[[str], Any], metavar: str, help: str, *, group: str) -> Any:
-    return dataclasses.field(default=default, metadata={"option": (parse, metavar, help, group)})
-
-
-@dataclass(frozen=True)
-class Settings:
+class Settings(BuildSettings):
     """All options, resolved. Help texts are lowercase sentences without a full stop that say what the value does."""
 
     precision: tuple[str, ...] | None = _option(
@@ -148,6 +98,20 @@ class Settings:
     tolerance: str | None = _option(
         None, str, "K=V[,…]", "override tolerances, e.g. rtol=1e-2,atol=1e-3 or logits:cosine=0.999", group="accuracy"
     )
+    alpha: float | None = _option(
+        None,
+        number(1e-6, 0.4999),
+        "SHARE",
+        "how often a metric that did not change may seem to drop (default: the manifest's, else 0.05)",
+        group="accuracy",
+    )
+    power: float | None = _option(
+        None,
+        number(0.5, 0.999999),
+        "SHARE",
+        "how often a metric's drop must be seen (default: the manifest's, else 0.8)",
+        group="accuracy",
+    )
     explain: str = _option(
         "fail",
         choice("off", "fail", "on"),
@@ -200,7 +164,7 @@ class Settings:
         "warn",
         choice("warn", "fail"),
         "warn|fail",
-        "what an inconclusive latency verdict does to the test",
+        "what an inconclusive verdict, on latency or on a metric, does to the test",
         group="latency",
     )
     ab: str = _option(
@@ -258,129 +222,6 @@ class Settings:
     cache_size: int = _option(
         20 * 10**9, size, "SIZE", "evict the least recently used entries above this size", group="cache"
     )
-    workspace: int | None = _option(
-        None, size, "SIZE", "TensorRT's workspace limit (default: TensorRT's own)", group="build"
-    )
-    memory_pools: tuple[tuple[str, int], ...] | None = _option(
-        None, sizes, "POOL=SIZE[,…]", "limits of TensorRT's other memory pools, e.g. TACTIC_DRAM=1GB", group="build"
-    )
-    opt_level: int | None = _option(
-        None, number(0, 5, int), "0-5", "builder optimization level (default: TensorRT's own)", group="build"
-    )
-    typing: str | None = _option(
-        None,
-        choice("strong", "weak"),
-        "strong|weak",
-        "take data types from the model, or leave them to builder flags (default: strong where it exists)",
-        group="build",
-    )
-    profiles_per_engine: str | None = _option(
-        None,
-        choice("one", "all"),
-        "one|all",
-        "build one engine per profile, or one with all profiles of the model (default: one)",
-        group="build",
-    )
-    sparsity: bool | None = _option(None, switch, "on|off", "let structured sparse weights be used", group="build")
-    max_aux_streams: int | None = _option(
-        None, number(0, 64, int), "N", "auxiliary streams that the engine may use", group="build"
-    )
-    tiling: str | None = _option(
-        None,
-        choice("none", "fast", "moderate", "full"),
-        "none|fast|moderate|full",
-        "tiling optimization level (TensorRT 10.8 and later)",
-        group="build",
-    )
-    max_tactics: int | None = _option(
-        None, number(1, 10**6, int), "N", "tactics to try per layer, at most (TensorRT 10.4 and later)", group="build"
-    )
-    avg_timing: int | None = _option(
-        None, number(1, 1000, int), "N", "timings to average per tactic (avg_timing_iterations)", group="build"
-    )
-    refit: str | None = _option(
-        None,
-        choice("off", "on", "identical", "individual"),
-        "off|on|identical|individual",
-        "build an engine whose weights can be changed",
-        group="build",
-    )
-    strip_plan: bool | None = _option(
-        None, switch, "on|off", "leave the weights out of the plan (TensorRT 10 and later)", group="build"
-    )
-    weight_streaming: bool | None = _option(
-        None, switch, "on|off", "let weights stay on the host (TensorRT 10 and later, strong typing)", group="build"
-    )
-    hardware_compatibility: str | None = _option(
-        None,
-        choice("none", "ampere-plus", "same-capability"),
-        "none|ampere-plus|same-capability",
-        "GPUs that the engine shall run on besides this one",
-        group="build",
-    )
-    version_compatibility: str | None = _option(
-        None,
-        choice("off", "on", "exclude-lean"),
-        "off|on|exclude-lean",
-        "build for later TensorRT versions too; with the lean runtime in the plan, or without",
-        group="build",
-    )
-    lean_runtime: Path | None = _option(
-        None, Path, "LIB", "lean runtime library that runs a plan built with exclude-lean", group="build"
-    )
-    plugins: tuple[Path, ...] | None = _option(
-        None, paths, "LIB[,LIB…]", "plugin libraries; their content is part of the cache key", group="build"
-    )
-    io_formats: tuple[str, ...] | None = _option(
-        None,
-        io_formats,
-        "TENSOR=[DTYPE:]LAYOUT[,…]",
-        "type and layout of inputs and outputs in memory, e.g. x=HALF:CHW16",
-        group="build",
-    )
-    builder_flags: tuple[str, ...] | None = _option(
-        None, signed, "±FLAG[,…]", "builder flags that have no option of their own, e.g. +STRICT_NANS", group="build"
-    )
-    timing_cache: str = _option(
-        "on", choice("on", "off"), "on|off", "reuse tactic timings between builds on one device", group="build"
-    )
-    timing_cache_miss: str | None = _option(
-        None,
-        choice("build", "error"),
-        "build|error",
-        "what a layer without cached tactic timings does: it is timed, or the build fails (TensorRT 10 and later)",
-        group="build",
-    )
-    editable_timing_cache: bool | None = _option(
-        None, switch, "on|off", "keep the timing cache editable (TensorRT 10.8 and later)", group="build"
-    )
-    dla: int | None = _option(
-        None, number(0, 15, int), "CORE", "not supported: says why DLA engines cannot be tested", group="build"
-    )
-    isolate: bool = _option(
-        False,
-        switch,
-        "on|off",
-        "build in a child process: a crash of the builder is one failed case",
-        group="build",
-    )
-    build_timeout: float | None = _option(
-        None,
-        number(0.1, 10**6),
-        "SECONDS",
-        "end a build that takes longer; builds in a child process",
-        group="build",
-    )
-    builds: int = _option(
-        1, number(1, 100, int), "K", "build each engine K times from nothing and report the spread", group="build"
-    )
-    census: str = _option(
-        "fail",
-        choice("off", "warn", "fail"),
-        "off|warn|fail",
-        "what it does to a case when the engine does not run in the precision that was asked",
-        group="build",
-    )
     structure: str = _option(
         "warn",
         choice("off", "warn", "fail"),
@@ -395,16 +236,6 @@ class Settings:
         "what it does to a case when the engine's tactics differ from the baseline",
         group="baselines",
     )
-    engine: Path | None = _option(
-        None, Path, "PLAN", "test this plan, built by somebody else, in place of building one", group="build"
-    )
-    trust: str | None = _option(
-        None,
-        str,
-        "DIGEST[,…]",
-        "SHA-256 of each plan that may be loaded (loading a plan executes it)",
-        group="build",
-    )
     report: Path | None = _option(None, Path, "FILE", "write the records as JSON", group="report")
     markdown: Path | None = _option(
         None,
@@ -414,17 +245,24 @@ class Settings:
         group="report",
     )
     history: Path | None = _option(
-        None, Path, "DIR", "append the records of this run to the history in this folder", group="report"
+        None,
+        Path,
+        "DIR",
+        "append this run's records to the history in this folder, whose noise the gate then knows",
+        group="report",
+    )
+    bundle: Path | None = _option(
+        None,
+        Path,
+        "DIR",
+        "write each case whose accuracy fails into a folder here: models, arrays, explanation, reproduce.py",
+        group="report",
+    )
+    bundle_size: int = _option(
+        10**9, size, "SIZE", "leave models above this size out of a bundle, and say so", group="report"
     )
     history_samples: str = _option(
         "off", choice("on", "off"), "on|off", "whether the history keeps all latency samples", group="report"
-    )
-    fake: str | None = _option(
-        None,
-        str,
-        "K=V[,…]",
-        "what the fake backend injects, e.g. latency=1.5,error=0.1 (to test a gate)",
-        group="build",
     )
 
     @classmethod
@@ -465,29 +303,10 @@ class Settings:
 
 
 def options() -> Iterator[Option]:
-    """Yield every declared option, in order."""
-    for field in dataclasses.fields(Settings):
+    """Yield every declared option, group by group."""
+    for field in sorted(dataclasses.fields(Settings), key=lambda field: _GROUPS.index(field.metadata["option"][3])):
         parse, metavar, help, group = field.metadata["option"]
         yield Option(field.name, parse, field.default, metavar, help, group)
-
-
-def as_text(value: Any) -> str:
-    """A value from TOML or from Python in the words of the command line: ``[a, b]`` is ``a,b``, ``true`` is ``on``."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}={as_text(entry)}" for key, entry in value.items())
-    if isinstance(value, (list, tuple)):
-        return ",".join(as_text(entry) for entry in value)
-    return str(value)
-
-
-def as_words(value: Any) -> str:
-    """A parsed value, written so that its option reads the same again: pairs are ``NAME=VALUE``."""
-    if isinstance(value, tuple):
-        pairs = all(isinstance(entry, tuple) for entry in value)
-        return ",".join(f"{entry[0]}={entry[1]}" if pairs else str(entry) for entry in value)
-    return as_text(value)
 
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:

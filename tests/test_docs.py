@@ -22,8 +22,9 @@ from pytest_trt.baselines.waivers import read_waivers
 from pytest_trt.cli import _parser
 from pytest_trt.plugin import fixtures
 from pytest_trt.settings import options
-from pytest_trt.spec import manifest as manifest_module
+from pytest_trt.spec import manifest_schema
 from pytest_trt.spec.manifest import Manifest
+from pytest_trt.spec.metrics import KEYS as METRIC_KEYS
 from pytest_trt.spec.precision import get_precision
 
 if sys.version_info >= (3, 11):
@@ -251,7 +252,7 @@ def test_every_fixture_is_documented() -> None:
 def test_every_key_of_the_manifest_is_documented() -> None:
     page = (ROOT / "docs" / "manifest.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## `\[(\w+)[^\n]*\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
-    schema = manifest_module._SCHEMA
+    schema = manifest_schema._SCHEMA
 
     missing = [f"{t}.{k}" for t in ("model", "inputs") for k in schema[t] if f"| `{k}` |" not in sections[t]]
     missing += [
@@ -260,7 +261,8 @@ def test_every_key_of_the_manifest_is_documented() -> None:
         for k in schema[t]
         if f"| `{t}.{k}` |" not in sections["latency"]
     ]
-    missing += [k for k in manifest_module._PRECISION_KEYS if f"| `{k}` |" not in sections["precision"]]
+    missing += [k for k in manifest_schema._PRECISION_KEYS if f"| `{k}` |" not in sections["precision"]]
+    missing += [k for k in METRIC_KEYS if f"| `{k}` |" not in sections["metrics"]]
     missing += [k for k in FIELDS if f"`{k}`" not in sections["tolerance"]]
     missing += [t for t in ("profiles", "variants") if t not in sections]
 
@@ -271,10 +273,10 @@ def test_every_key_of_the_manifest_is_documented() -> None:
 
 
 def test_every_exit_code_of_the_command_is_documented() -> None:
-    from pytest_trt import cli
+    from pytest_trt.cli import exits
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    codes = {cli.PASS, cli.MISMATCH, cli.USAGE, cli.INCONCLUSIVE, cli.NOTHING, cli.ENVIRONMENT}
+    codes = {exits.PASS, exits.MISMATCH, exits.USAGE, exits.INCONCLUSIVE, exits.NOTHING, exits.ENVIRONMENT}
 
     assert {code for code in codes if f"\n| {code} | " not in readme} == set()
 

@@ -22,8 +22,9 @@ ROOT = Path(pytest_trt.__file__).parent
 # Left may be imported by right, never the reverse; names of one row do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("",),  # pytest_trt/__init__.py: the version, and public names that are resolved on use
-    ("errors",),
-    ("option_values",),
+    ("errors", "whole_file"),
+    ("option", "option_values"),
+    ("build_settings",),
     ("environment", "settings"),
     ("spec",),
     ("backends",),
@@ -37,7 +38,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("strategies",),
     ("search",),
     ("lab",),
-    ("cli_gate", "cli_bisect"),
     ("plugin", "cli"),
     ("__main__",),
 )
@@ -69,15 +69,17 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
         "search",
         "strategies",
         "lab.ab",
-        "cli_gate",
+        "lab.task_scores",
+        "cli.gate",
     ),
     "filelock": ("artifacts",),
     "platformdirs": ("artifacts",),
     "rich": ("report",),
     "tomli": ("spec.manifest", "baselines.waivers"),
-    "matplotlib": ("history.plots",),
+    "matplotlib": ("history.plots", "diagnosis.bundle.pictures"),
     "ruptures": ("history.change_points",),
     "hypothesis": ("strategies",),
+    "scipy": ("accuracy.drop_test",),
     "torch": ("artifacts.exporters",),
     "onnxslim": ("artifacts.graphs",),
 }
@@ -94,18 +96,19 @@ NEVER_AT_MODULE_LEVEL = (
     "rich",
     "matplotlib",
     "ruptures",
+    "scipy",
 )
 
 # What a run loads before any model is tested: no numpy at module level either.
 LIGHT = (
     "errors",
+    "option",
+    "build_settings",
     "settings",
     "environment",
     "record",
     "lab",
     "cli",
-    "cli_bisect",
-    "cli_gate",
     "plugin",
     "baselines",
     "history",
@@ -114,6 +117,7 @@ LIGHT = (
     "spec/__init__",
     "spec.case",
     "spec.manifest",
+    "spec.manifest_schema",
     "spec.shapes",
     "spec/precision/__init__",
 )

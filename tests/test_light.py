@@ -31,7 +31,9 @@ HEAVY = {
 # Ours that an unrelated run may load: the plugin's own modules, and what they need to declare options.
 EXPECTED = {
     "pytest_trt",
+    "pytest_trt.build_settings",
     "pytest_trt.errors",
+    "pytest_trt.option",
     "pytest_trt.option_values",
     "pytest_trt.plugin",
     "pytest_trt.plugin.collect",

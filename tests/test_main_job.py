@@ -104,7 +104,9 @@ def new_root(factory: pytest.TempPathFactory, name: str) -> Path:
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = new_root(tmp_path_factory, "job")
-    shutil.copytree(MODELS / "digits", root / "models" / "digits", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(
+        MODELS / "digits", root / "models" / "digits", ignore=shutil.ignore_patterns("train.py", "__pycache__")
+    )
     return root
 
 

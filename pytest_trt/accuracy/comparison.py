@@ -105,6 +105,11 @@ class Comparison:
         return all(output.ok for output in self.outputs)
 
     @property
+    def misfit(self) -> bool:
+        """Whether an output is missing, or of a shape or type that cannot be compared."""
+        return any(problem.kind in STRUCTURAL for output in self.outputs for problem in output.problems)
+
+    @property
     def summary(self) -> str:
         """One line: the first bad output and its main reason, and how many outputs are bad."""
         bad = [output for output in self.outputs if not output.ok]

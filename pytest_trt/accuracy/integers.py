@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.accuracy.passes import FloatPass
-from pytest_trt.accuracy.sums import dot, total
+from pytest_trt.accuracy.sums import dot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,8 @@ class ExactPass(FloatPass):
     def add_wide(self, offset: int, a_int: Array, e_int: Array) -> None:
         """Measure int64 and uint64 whose differences float64 may miss."""
         n, totals = len(a_int), self.totals
-        a, e = self.sides[:, :n]
+        a_side, e_side = self.vectors(n)
+        a, e = a_side.values, e_side.values
         different, distance = _distance(a_int, e_int)
         totals.pairs += n
         totals.mismatched += int(np.count_nonzero(different))
@@ -50,13 +51,13 @@ class ExactPass(FloatPass):
         totals.offer_greatest("max_abs", distance, offset)
         np.copyto(a, a_int)
         np.copyto(e, e_int)
-        totals.sum_actual_square += dot(a, a)
-        totals.sum_expected_square += dot(e, e)
+        totals.sum_actual_square += a_side.square()
+        totals.sum_expected_square += e_side.square()
         totals.sum_product += dot(a, e)
         np.copyto(a, distance)
-        totals.sum_square += dot(a, a)
-        totals.sum_abs += total(a)
-        self.offer_relative(offset, a, e, None)
+        totals.sum_square += a_side.square()
+        totals.sum_abs += a_side.total()
+        self.offer_relative(offset, a, e, totals.greatest("max_rel"), None)
 
 
 def _integers(chunk: Array) -> Array:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pytest_trt.accuracy.chunks import chunks, longest, segments
 from pytest_trt.accuracy.integers import ExactPass
 from pytest_trt.accuracy.metrics import Metrics
-from pytest_trt.accuracy.passes import CHUNK, FloatPass, chunks, segments
+from pytest_trt.accuracy.passes import FloatPass
 from pytest_trt.accuracy.relative import surely_within
 from pytest_trt.accuracy.sums import dot
 from pytest_trt.accuracy.totals import Totals
@@ -136,9 +137,9 @@ def root_mean_square(array: ArrayLike) -> float:
     """Return the root mean square of the finite values of *array*, in float64; 0 when there is none."""
     total, count = 0.0, 0
     values = np.asarray(array)
-    buffer = np.empty(min(CHUNK, values.size))
+    buffer = np.empty(longest(values.size))
     with np.errstate(all="ignore"):
-        for _, chunk, _ in chunks(values, values):
+        for _, chunk, _ in chunks(values, values, 0, values.size):
             part = buffer[: len(chunk)]
             np.copyto(part, chunk, casting="unsafe")
             square = dot(part, part)

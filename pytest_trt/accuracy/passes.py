@@ -1,21 +1,21 @@
-"""One pass over two arrays, in chunks: the arithmetic on one chunk, and the threads that share the chunks.
+"""One pass over two arrays, in chunks: the arithmetic on one chunk, in buffers that stay in the processor's cache.
 
-The arithmetic runs in buffers of one chunk that stay in the processor's cache. That bounds the extra
-memory whatever the size of the arrays, and it is what makes the pass fast. Results do not depend on the number
-of threads: chunks lie where they lie, and their totals are merged in order.
+That bounds the extra memory whatever the size of the arrays, and it is what makes the pass fast. Results do not depend
+on the number of threads: chunks lie where they lie, and their totals are merged in order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.accuracy.relative import Quotients, few, quotients, ratios, surely_within
-from pytest_trt.accuracy.sums import dot, total
+from pytest_trt.accuracy.chunks import longest, segment
+from pytest_trt.accuracy.relative import Quotients, beyond, ceiling, few, quotients, ratios, surely_within
+from pytest_trt.accuracy.sums import Vector, dot
 from pytest_trt.accuracy.totals import Totals
 from pytest_trt.accuracy.widening import fits_single, to_single
 
@@ -26,28 +26,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-__all__ = ["CHUNK", "FloatPass", "chunks", "segments"]
-
-# Elements. Two float64 buffers take 2 MB, and about as much is read: the second-level cache of a server's core, and
-# a little of the third. Smaller chunks pay for the interpreter between operations, and threads pay twice.
-CHUNK = 1 << 17
-# Chunks that one thread does in a row.
-SEGMENT = 8
-
-
-def chunks(a: Array, e: Array, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Array, Array]]:
-    """Yield the flat offset and both chunks, in C order. A strided array is copied a chunk at a time only."""
-    # Slicing `flat` copies the slice; `reshape` of a strided array would copy all of it.
-    flat_a, flat_e = (x.reshape(-1) if x.flags.c_contiguous else x.flat for x in (a, e))
-    stop = a.size if stop is None else min(stop, a.size)
-    for offset in range(start, stop, CHUNK):
-        end = min(offset + CHUNK, stop)
-        yield offset, flat_a[offset:end], flat_e[offset:end]
-
-
-def segments(size: int) -> Sequence[int]:
-    """Return the flat offsets at which the parts begin that threads take one by one."""
-    return range(0, size, CHUNK * SEGMENT)
+__all__ = ["FloatPass"]
 
 
 class FloatPass:
@@ -61,8 +40,8 @@ class FloatPass:
     def __init__(self, a: Array, e: Array, rtol: float | None, atol: float | None, allow_nonfinite: bool) -> None:
         self.a, self.e = a, e
         self.rtol, self.atol, self.allow_nonfinite = rtol, atol, allow_nonfinite
-        self.size = min(CHUNK, a.size)
-        self.sides = np.empty((2, self.size))
+        self.size = longest(a.size)
+        self.sides = Vector(np.empty(self.size)), Vector(np.empty(self.size))
         self.single = not self.exact and fits_single(a.dtype) and fits_single(e.dtype)
         widths = [self.size if self.single and x.dtype != np.float32 else 0 for x in (a, e)]
         self.widened = [np.empty(width, np.float32) for width in widths]
@@ -92,9 +71,14 @@ class FloatPass:
         self.totals = self.totals.following()
         # Overflow of a float64 to infinity and 0/0 are dealt with where they arise.
         with np.errstate(all="ignore"):
-            for offset, a_chunk, e_chunk in chunks(self.a, self.e, start, start + CHUNK * SEGMENT):
+            for offset, a_chunk, e_chunk in segment(self.a, self.e, start):
                 do(offset, *self.widen(a_chunk, e_chunk))
         return self.totals
+
+    def vectors(self, length: int) -> tuple[Vector, Vector]:
+        """Return the buffers of both sides, as long as a chunk."""
+        a, e = self.sides
+        return (a, e) if length == self.size else (Vector(a.values[:length]), Vector(e.values[:length]))
 
     def widen(self, a_chunk: Array, e_chunk: Array) -> tuple[Array, Array]:
         if not self.single:
@@ -104,30 +88,29 @@ class FloatPass:
 
     def add(self, offset: int, a_chunk: Array, e_chunk: Array) -> None:
         n, totals = len(a_chunk), self.totals
-        a, e = self.sides[:, :n]
-        # First of all, while both chunks are in the cache.
-        hints = quotients(a_chunk, e_chunk, self.quotient[:n]) if self.single else None
-        np.copyto(e, e_chunk, casting="unsafe")
-        # Not all operations are there for the types that are neither float32 nor an integer of NumPy.
-        ranged = e_chunk if self.single or self.exact else e
-        low, high = np.minimum.reduce(ranged), np.maximum.reduce(ranged)
+        a_side, e_side = self.vectors(n)
+        a, e = a_side.values, e_side.values
         np.copyto(a, a_chunk, casting="unsafe")
-        a_square = dot(a, a)
-        diff = np.subtract(a, e, out=a)
-        square = dot(diff, diff)
+        a_square = a_side.square()
+        np.copyto(e, e_chunk, casting="unsafe")
+        e_square = e_side.square()
+        pairs, first = n, offset
         aside: Mask | None = None
-        pairs = n
-        if math.isfinite(square):  # one NaN or infinity would have spoiled it
-            totals.offer_range(low.item(), high.item())
+        if math.isfinite(a_square + e_square):  # one NaN or infinity would have spoiled it
+            # Not all operations are there for the types that are neither float32 nor an integer of NumPy.
+            ranged = e_chunk if self.single or self.exact else e
+            low, high = np.minimum.reduce(ranged).item(), np.maximum.reduce(ranged).item()
+            totals.offer_range(low, high)
+            totals.finite_expected += n
+            totals.finite_expected_square += e_square
         else:
-            np.copyto(a, a_chunk, casting="unsafe")
+            low = high = 0.0
             aside = self.set_aside(a, e)
             pairs -= int(np.count_nonzero(aside))
-            a_square = dot(a, a)
-            diff = np.subtract(a, e, out=a)
-            square = dot(diff, diff)
-        same = square == 0 and not diff.any()  # the squares of float64 may underflow
-        e_square = dot(e, e)
+            first += int(aside.argmin())
+            a_square, e_square = a_side.square(), e_side.square()
+        diff = np.subtract(a, e, out=a)
+        square = a_side.square()
         # |a - e|² = |a|² - 2·a·e + |e|² saves reading both again, and is as good unless the terms nearly cancel.
         product = (a_square + e_square - square) / 2
         if not a_square + e_square + square <= 8 * product:
@@ -141,20 +124,20 @@ class FloatPass:
         totals.sum_expected_square += e_square
         totals.sum_actual_square += a_square
         totals.sum_product += product
-        if aside is None:
-            totals.finite_expected += n
-            totals.finite_expected_square += e_square
-        if same:
-            first = offset if aside is None else offset + int(aside.argmin())
+        if square == 0 and not diff.any():  # the squares of float64 may underflow
             for name in ("max_abs", "max_rel") if pairs else ():
                 totals.offer(name, 0.0, first)
             return
         np.abs(diff, out=diff)
-        totals.sum_abs += total(diff)
+        totals.sum_abs += a_side.total()
         if aside is not None:
             diff[aside] = -1
         greatest = totals.offer_greatest("max_abs", diff, offset)
-        bound = self.offer_relative(offset, diff, e, hints if aside is None else None)
+        known = totals.greatest("max_rel")
+        bound = ceiling(greatest, e_chunk if self.single else e, low, high, known) if aside is None else math.inf
+        if bound > known or bound == math.inf:
+            hints = quotients(a_chunk, e_chunk, self.quotient[:n]) if self.single and aside is None else None
+            bound = self.offer_relative(offset, diff, e, known, hints)
         totals.reach_abs, totals.reach_rel = max(totals.reach_abs, greatest), max(totals.reach_rel, bound)
         self.judge(offset, diff, e, greatest, bound)
 
@@ -178,26 +161,28 @@ class FloatPass:
         e[aside] = 0
         return aside
 
-    def offer_relative(self, offset: int, diff: Floats, e: Floats, hints: Quotients | None) -> float:
+    def offer_relative(self, offset: int, diff: Floats, e: Floats, known: float, hints: Quotients | None) -> float:
         """Offer the greatest ``diff / |e|``, and return a bound of it: infinite where one is undefined.
 
-        *diff* is negative where it does not count. May overwrite *e* with ``|e|``.
+        *known* is what it must exceed. *diff* is negative where it does not count. May overwrite *e* with ``|e|``.
         """
-        if hints is not None:
-            if hints.bound <= self.totals.greatest("max_rel"):
-                return hints.bound
-            where = hints.candidates()
-            if where is not None:
-                found = diff[where] / np.abs(e[where])
-                i = int(found.argmax())
-                self.totals.offer("max_rel", found[i].item(), offset + int(where[i]))
-                return hints.bound
-        n = len(diff)
-        ratio = self.ratio[:n]
-        undefined = ratios(diff, np.abs(e, out=e), ratio, self.mask[:n])
+        if hints is not None and hints.bound <= known:
+            return hints.bound
+        where = None if hints is None else hints.candidates()
+        abs_e, ratio, mask = np.abs(e, out=e), self.ratio[: len(e)], self.mask[: len(e)]
+        if where is None and 0 < known < math.inf:
+            where = few(beyond(diff, abs_e, known, ratio, mask))
+        if where is not None:
+            if not len(where):
+                return known
+            diff, abs_e, ratio, mask = diff[where], abs_e[where], ratio[: len(where)], mask[: len(where)]
+        undefined = ratios(diff, abs_e, ratio, mask)
         self.totals.rel_undefined += undefined
-        greatest = self.totals.offer_greatest("max_rel", ratio, offset)
-        return math.inf if undefined else greatest
+        greatest: float = np.maximum.reduce(ratio).item()
+        if greatest > known:
+            i = int(ratio.argmax())
+            self.totals.offer("max_rel", greatest, offset + (i if where is None else int(where[i])))
+        return math.inf if undefined else max(known, greatest)
 
     def judge(self, offset: int, diff: Floats, e: Floats, greatest: float, bound: float) -> None:
         """Count the mismatches. No *diff* is above *greatest*, no ``diff / |e|`` above *bound*.
@@ -233,7 +218,7 @@ class FloatPass:
 
     def judge_again(self, offset: int, a_chunk: Array, e_chunk: Array) -> None:
         """Judge a chunk that was measured before its limit was known."""
-        a, e = self.sides[:, : len(a_chunk)]
+        a, e = (side.values[: len(a_chunk)] for side in self.sides)
         np.copyto(a, a_chunk, casting="unsafe")
         np.copyto(e, e_chunk, casting="unsafe")
         diff = np.subtract(a, e, out=a)

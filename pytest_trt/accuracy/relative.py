@@ -1,4 +1,4 @@
-"""Relative differences of one chunk: in float64, or by float32 quotients that tell where to look."""
+"""Relative differences of one chunk, and the ways to know that none is of interest without a division."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-__all__ = ["Quotients", "few", "quotients", "ratios", "surely_within"]
+__all__ = ["Quotients", "beyond", "ceiling", "few", "quotients", "ratios", "surely_within"]
 
 # A quotient of two float32 is off by half a unit in the last place; this is one.
 _SINGLE_EPS = 2.0**-23
 # Room for the rounding of a few float64 operations.
 _NEARLY_1 = 1 - 2.0**-50
+# Among values around 0 the one of a chunk that is nearest is hardly ever further than this from it, next to the others.
+_NEAR = 2.0**-12
 
 
 def surely_within(relative: float, rtol: float) -> bool:
@@ -30,6 +32,31 @@ def surely_within(relative: float, rtol: float) -> bool:
 def few(mask: Mask) -> NDArray[np.intp] | None:
     """Return where *mask* is set, None if that is in many places: these are better computed where they are."""
     return np.flatnonzero(mask) if np.count_nonzero(mask) < len(mask) >> 4 else None
+
+
+def ceiling(greatest: float, e: Array, low: float, high: float, known: float) -> float:
+    """Return a bound of ``|a - e| / |e|`` that takes no division: the *greatest* difference by the least ``|e|``.
+
+    *e* is finite, native and lies between *low* and *high*. Infinite where it is not worth to look for a bound that is
+    not above *known*.
+    """
+    if low > 0 or high < 0:
+        least = max(low, -high)
+    elif greatest < known * _NEAR * max(high, -low):
+        least = least_magnitude(e)
+    else:
+        return math.inf
+    return greatest / least if least else math.inf
+
+
+def least_magnitude(values: Array) -> float:
+    """Return the least magnitude of native float32 or float64, none of them NaN."""
+    signed, unsigned = (values.view(f"{kind}{values.dtype.itemsize}") for kind in "iu")
+    # The bits of a float are a sign and, after it, a magnitude that grows with the integer that they spell.
+    # The least unsigned one is the nearest of what is positive, the least signed one the nearest of what is negative.
+    positive, negative = (np.minimum.reduce(bits).item() for bits in (unsigned, signed))
+    bits = min(positive, negative + (1 << 8 * values.dtype.itemsize - 1))
+    return float(np.array([bits], unsigned.dtype).view(values.dtype).item())
 
 
 class Quotients(NamedTuple):
@@ -66,6 +93,18 @@ def quotients(a: Array, e: Array, out: NDArray[np.float32]) -> Quotients | None:
     if not (math.isfinite(high) and math.isfinite(low) and furthest > 4 * slack):
         return None
     return Quotients(values, furthest, slack)
+
+
+def beyond(diff: Floats, abs_e: Floats, known: float, scratch: Floats, out: Mask) -> Mask:
+    """Return where ``diff / abs_e``, as computed, can be above *known*, which is; that is where only *abs_e* is 0 too.
+
+    Never where *diff* is 0, or negative because it does not count.
+    """
+    # Rounding keeps the order: a quotient above *known* has a product with it that is not above *diff*.
+    np.multiply(abs_e, known, out=scratch)
+    np.less_equal(scratch, diff, out=out)
+    out &= diff > 0
+    return out
 
 
 def ratios(diff: Floats, abs_e: Floats, out: Floats, zero: Mask) -> int:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from pytest_trt.artifacts.key import Key
 from pytest_trt.artifacts.references import Reference
 from pytest_trt.artifacts.sources import call_reference, source_ingredients
 from pytest_trt.artifacts.store import Store
+from pytest_trt.artifacts.stored_outputs import pack, unpack
 from pytest_trt.backends import Progress, silent
 from pytest_trt.errors import InputsError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pytest_trt.spec.inputs import Sample
     from pytest_trt.spec.manifest import Manifest
     from pytest_trt.spec.model import Model
@@ -49,23 +45,15 @@ def obtain_called_reference(
 
     def build() -> dict[str, bytes]:
         progress(f"reference: running {source} of {manifest.name}, {len(samples)} samples")
-        arrays: dict[str, NDArray[Any]] = {}
-        for index, outputs in enumerate(call_reference(manifest, samples)):
+        found = list(call_reference(manifest, samples))
+        for outputs in found:
             for name in sorted(wanted ^ set(outputs)):
                 what = "no" if name in wanted else "an unknown"
                 raise InputsError(
                     f"{manifest.file}: {source} returned {what} output {name!r}",
                     hint=f"the model's outputs: {', '.join(sorted(wanted))}",
                 )
-            arrays.update({f"{index}/{name}": array for name, array in outputs.items()})
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stub takes allow_pickle for a keyword of any array
-        return {"outputs.npz": buffer.getvalue()}
+        return pack(found)
 
     entry = store.get_or_build(key, build, label=f"reference of {manifest.name}")
-    found: list[dict[str, NDArray[Any]]] = [{} for _ in samples]
-    with np.load(io.BytesIO(entry.files["outputs.npz"]), allow_pickle=False) as archive:
-        for member in archive.files:
-            index, _, name = member.partition("/")
-            found[int(index)][name] = archive[member]
-    return Reference(tuple(found), f"{source} of the model's folder", entry.fresh)
+    return Reference(unpack(entry.files, len(samples), model), f"{source} of the model's folder", entry.fresh)

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
+from pytest_trt.artifacts.contents import Contents
+from pytest_trt.artifacts.file_state import FileState
 from pytest_trt.artifacts.key import KEY_SCHEMA, Key
+from pytest_trt.artifacts.stamps import STAMP_NAME, STAMPED_FROM_BYTES, Stamps
 from pytest_trt.artifacts.store import CARD_NAME, Meta, Payload
 from pytest_trt.errors import ArtifactError, CorruptEntryError
 
@@ -85,6 +89,11 @@ class Card:
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptEntryError(f"{CARD_NAME} lacks what format {CARD_FORMAT} has") from error
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each file, in hexadecimal digits."""
+        return {name: facts.sha256 for name, facts in self.files.items()}
+
     def check_key(self, kind: str, digest: str) -> None:
         """Raise CorruptEntryError unless this card belongs to an entry of that kind and digest."""
         if (self.kind, self.digest) != (kind, digest):
@@ -104,50 +113,71 @@ def read_card(folder: Path) -> Card:
     if not stat.S_ISDIR(folder.lstat().st_mode):
         raise CorruptEntryError("it is not a folder of its own but a link or a file")
     try:
-        return Card.decode(_read_regular(folder / CARD_NAME, None))
+        with _open_regular(folder / CARD_NAME, None) as file:
+            return Card.decode(file.read())
     except OSError as error:
         raise CorruptEntryError(f"{CARD_NAME} cannot be read: {error.strerror}") from error
 
 
-def load_entry(folder: Path, kind: str, digest: str) -> tuple[Card, dict[str, bytes]]:
+def load_entry(folder: Path, kind: str, digest: str, stamps: Stamps | None = None) -> tuple[Card, Contents]:
     """Read and check all files of the entry in *folder*.
 
-    The bytes that are returned are the bytes that were digested: nothing is read twice. Raises
-    CorruptEntryError for anything that is missing, too much, not as recorded or not readable, and
-    FileNotFoundError if there is no folder.
+    Without *stamps* each file is read and digested; nothing is read twice. With them, large files are mapped into
+    memory, and digested unless a stamp vouches for them; *stamps* notes those that were. Raises CorruptEntryError for
+    anything that is missing, too much, not as recorded or not readable, and FileNotFoundError if there is no folder.
     """
     card = read_card(folder)
     card.check_key(kind, digest)
     try:
-        present = {path.name for path in folder.iterdir()} - {CARD_NAME}
+        present = {path.name for path in folder.iterdir()} - {CARD_NAME, STAMP_NAME}
         if missing := sorted(card.files.keys() - present):
             raise CorruptEntryError(f"{', '.join(missing)} is missing")
         if extra := sorted(present - card.files.keys()):
             raise CorruptEntryError(f"it holds {', '.join(extra)}, which nobody recorded")
-        files = {}
-        for name, facts in card.files.items():
-            data = _read_regular(folder / name, facts.size_bytes)
-            if hashlib.sha256(data).hexdigest() != facts.sha256:
-                raise CorruptEntryError(f"{name} does not match its recorded digest")
-            files[name] = data
+        files = {name: _content(folder / name, facts, stamps) for name, facts in card.files.items()}
     except OSError as error:
         raise CorruptEntryError(f"it cannot be read: {error.strerror}") from error
-    return card, files
+    return card, Contents(files)
 
 
-def _read_regular(path: Path, size_bytes: int | None) -> bytes:
-    """Read a regular file that is no link; *size_bytes* is what it must be, None for a card."""
+def _content(path: Path, facts: FileFacts, stamps: Stamps | None) -> bytes | memoryview:
+    with _open_regular(path, facts.size_bytes) as file:
+        if stamps is None or facts.size_bytes < STAMPED_FROM_BYTES:
+            data = file.read()
+            _check(path, data, facts)
+            return data
+        state = FileState.of(os.fstat(file.fileno()))
+        try:
+            mapped = memoryview(mmap.mmap(file.fileno(), facts.size_bytes, access=mmap.ACCESS_READ))
+        except ValueError as error:
+            raise CorruptEntryError(f"{path.name} became shorter while it was read") from error
+        if not stamps.vouch(path.name, state, facts.sha256):
+            _check(path, mapped, facts)
+            stamps.note(path.name, state, facts.sha256)
+        return mapped
+
+
+def _check(path: Path, data: bytes | memoryview, facts: FileFacts) -> None:
+    if hashlib.sha256(data).hexdigest() != facts.sha256:
+        raise CorruptEntryError(f"{path.name} does not match its recorded digest")
+
+
+def _open_regular(path: Path, size_bytes: int | None) -> BinaryIO:
+    """Open a regular file that is no link; *size_bytes* is what it must be, None for a card."""
     # O_NOFOLLOW: should a link take the file's place after the check, opening it fails.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     if not stat.S_ISREG(path.lstat().st_mode):
         raise CorruptEntryError(f"{path.name} is not a regular file")
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        found = os.fstat(file.fileno())
-        if size_bytes is None and found.st_size > CARD_LIMIT_BYTES:
-            raise CorruptEntryError(f"{path.name} has {found.st_size} bytes")
-        if size_bytes is not None and found.st_size != size_bytes:
-            raise CorruptEntryError(f"{path.name} has {found.st_size} bytes, {size_bytes} were recorded")
-        return file.read()
+    file = os.fdopen(os.open(path, flags), "rb")
+    found, wrong = os.fstat(file.fileno()).st_size, ""
+    if size_bytes is None and found > CARD_LIMIT_BYTES:
+        wrong = f"{path.name} has {found} bytes"
+    if size_bytes is not None and found != size_bytes:
+        wrong = f"{path.name} has {found} bytes, {size_bytes} were recorded"
+    if wrong:
+        file.close()
+        raise CorruptEntryError(wrong)
+    return file
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

@@ -1,7 +1,8 @@
 """A store in a folder that processes, and machines on a shared disk, use at the same time.
 
-Reading takes no lock: an entry is whole from the moment it is in sight, its digests are checked on every read,
-and all of it is in memory afterwards. Each change of an entry is made under the entry's own lock (see ``layout``).
+Reading takes no lock: an entry is whole from the moment it is in sight, its digests are checked on every read, or
+vouched for by the check of an earlier one (see ``stamps``), and all of it is in memory, or mapped into it, afterwards.
+Each change of an entry is made under the entry's own lock (see ``layout``).
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from pytest_trt.artifacts.card import Card, load_entry, read_card
+from pytest_trt.artifacts.contents import Contents
 from pytest_trt.artifacts.gc import Collected, collect, last_used_ns, record_use
 from pytest_trt.artifacts.key import Key
 from pytest_trt.artifacts.layout import CACHE_HINT, Layout
 from pytest_trt.artifacts.locks import machine_lock
+from pytest_trt.artifacts.stamps import Stamps
 from pytest_trt.artifacts.store import Build, Entry, EntryInfo, Payload, Problem, check_payload, nearest_entry
 from pytest_trt.backends import Progress, silent
 from pytest_trt.errors import ArtifactError, CorruptEntryError
@@ -50,21 +53,24 @@ class DirectoryStore:
         self._swept = False
 
     def get(self, key: Key, *, repair: bool = True) -> Entry | None:
+        return self._get(key, repair=repair, record=repair)
+
+    def _get(self, key: Key, *, repair: bool, record: bool) -> Entry | None:
+        stamps = Stamps.of(self.root, self._layout.folder(key.kind, key.digest))
         try:
-            entry = self._read(key)
+            entry = self._read(key, stamps)
         except CorruptEntryError as error:
             self._on_event(f"cache: {key} is not used: {error.message}")
             if repair:
                 self._repair(key)
             return None
-        if entry is not None and repair:
-            self._record_use(key)
+        if entry is not None and record:
+            self._record_use(key, stamps)
         return entry
 
     def get_or_build(self, key: Key, build: Build, *, label: str = "") -> Entry:
-        entry = self.get(key, repair=False)
+        entry = self._get(key, repair=False, record=True)
         if entry is not None:
-            self._record_use(key)
             return entry
         with ExitStack() as stack:
             try:
@@ -150,19 +156,19 @@ class DirectoryStore:
         with self._reported("trim the cache"):
             return collect(self._layout, max_bytes=limit, older_than=older_than)
 
-    def _read(self, key: Key) -> Entry | None:
-        loaded = self._load(key.kind, key.digest)
+    def _read(self, key: Key, stamps: Stamps | None = None) -> Entry | None:
+        loaded = self._load(key.kind, key.digest, stamps)
         return None if loaded is None else self._entry(key, *loaded, fresh=False, stored=True)
 
-    def _load(self, kind: str, digest: str) -> tuple[Card, dict[str, bytes]] | None:
-        """Read and check one entry; None if there is none. Raises CorruptEntryError."""
+    def _load(self, kind: str, digest: str, stamps: Stamps | None = None) -> tuple[Card, Contents] | None:
+        """Read and check one entry, as ``load_entry`` does; None if there is none. Raises CorruptEntryError."""
         folder = self._layout.folder(kind, digest)
         for _ in range(READ_ATTEMPTS):
             before = _identity(folder)
             if before is None:
                 return None
             try:
-                return load_entry(folder, kind, digest)
+                return load_entry(folder, kind, digest, stamps)
             except FileNotFoundError:
                 continue
             except CorruptEntryError:
@@ -216,17 +222,19 @@ class DirectoryStore:
                 f"(--trt-cache-size)"
             )
 
-    def _record_use(self, key: Key) -> None:
-        # Without it a read-only cache still serves; only the order of eviction knows less.
+    def _record_use(self, key: Key, stamps: Stamps | None) -> None:
+        # Without it a read-only cache still serves; only the order of eviction knows less, and the next one digests.
         with contextlib.suppress(OSError):
             record_use(self._layout.folder(key.kind, key.digest))
+            if stamps is not None:
+                stamps.save(self._layout.tmp)
 
     def _say_waiting(self, key: Key) -> None:
         self._on_event(f"cache: waiting for another process that makes {key}")
 
     def _entry(self, key: Key, card: Card, files: Payload, *, fresh: bool, stored: bool) -> Entry:
         path = self._layout.folder(key.kind, key.digest) if stored else None
-        return Entry(key, files, card.meta, fresh=fresh, stored=stored, path=path)
+        return Entry(key, files, card.meta, fresh=fresh, stored=stored, path=path, digests=card.digests)
 
     @contextlib.contextmanager
     def _reported(self, action: str) -> Iterator[None]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_trt.artifacts.build_times import estimate, with_eta
 from pytest_trt.artifacts.calibration_cache import load_calibration_cache, save_calibration_cache
@@ -18,6 +18,9 @@ from pytest_trt.artifacts.timing_cache import load_timing_cache, save_timing_cac
 from pytest_trt.backends import Backend, BuildRequest, Built, Progress, silent
 from pytest_trt.backends.isolation import build as build_plan
 from pytest_trt.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from pytest_trt.backends import Plan
 
 __all__ = ["StoredEngine", "engine_key", "obtain_engine", "stored_engine"]
 
@@ -29,16 +32,17 @@ class StoredEngine:
     """A plan with its facts. ``fresh``: built by this call; ``digest``: its place in the cache; ``log``: what the
     builder said when it was built, one message a line."""
 
-    plan: bytes
+    plan: Plan
     facts: dict[str, Any]
     fresh: bool
     digest: str
     log: str = ""
+    sha256: str = ""  # of the plan, where it is known already
 
     @cached_property
     def plan_digest(self) -> str:
         """The first 16 digits of the plan's own SHA-256: two builds of one key can give two plans."""
-        return hashlib.sha256(self.plan).hexdigest()[:16]
+        return (self.sha256 or hashlib.sha256(self.plan).hexdigest())[:16]
 
 
 def engine_key(backend: Backend, request: BuildRequest) -> Key:
@@ -59,6 +63,8 @@ def engine_key(backend: Backend, request: BuildRequest) -> Key:
     }
     if calibration is not None:
         ingredients["calibration"] = {"algorithm": calibration.algorithm, "fingerprint": calibration.fingerprint}
+    if request.debug_tensors:
+        ingredients["debug_tensors"] = list(request.debug_tensors)
     if request.tactic_lock:
         ingredients["tactic_lock"] = {key: list(entry) for key, entry in request.tactic_lock.items()}
     return Key.make("engine", ingredients)
@@ -83,12 +89,13 @@ def obtain_engine(
     key = engine_key(backend, request)
 
     def build() -> dict[str, bytes]:
+        _ = request.model.proto  # a model that is only remembered is made now, before others wait for the device
         with exclusive():
             timings = load_timing_cache(store, backend) if timing_cache else None
             say = with_eta(progress, label, estimate(store, key, label))
             wanted = _with_calibration_cache(store, backend, replace(request, timing_cache=timings))
             built = build_plan(backend, wanted, say, isolate=isolate, timeout_s=build_timeout_s)
-            _keep(store, backend, request, built, progress, timings=timing_cache)
+            _keep(store, backend, wanted, built, progress, timings=timing_cache)
         return _payload(built)
 
     return _read(store.get_or_build(key, build, label=label))
@@ -111,11 +118,12 @@ def _read(entry: Entry) -> StoredEngine:
             f"cache entry {entry.key.short} holds {sorted(entry.files)}, not one engine", hint="pytest-trt cache verify"
         )
     return StoredEngine(
-        plan=entry.files[plans[0]],
+        plan=entry.view(plans[0]),
         facts=json.loads(entry.files["facts.json"]),
         fresh=entry.fresh,
         digest=entry.key.digest,
         log=entry.files.get(_LOG_NAME, b"").decode("utf-8", "replace"),
+        sha256=entry.digests.get(plans[0], ""),
     )
 
 
@@ -132,7 +140,7 @@ def _keep(
     """Keep what the next build saves time with. Minutes of building must not be lost because this fails."""
     try:
         if timings and built.timing_cache is not None:
-            save_timing_cache(store, backend, built.timing_cache)
+            save_timing_cache(store, backend, built.timing_cache, request.timing_cache)
         if built.calibration_cache is not None:
             save_calibration_cache(store, backend, request, built.calibration_cache)
     except ArtifactError as error:

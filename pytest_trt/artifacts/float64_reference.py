@@ -9,7 +9,6 @@ float32 whatever goes in, is refused by its name. Inside of functions and subgra
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from pytest_trt.artifacts.key import Key
 from pytest_trt.artifacts.references import Reference
 from pytest_trt.artifacts.store import Store
+from pytest_trt.artifacts.stored_outputs import pack, unpack
 from pytest_trt.backends import Progress, silent
 from pytest_trt.environment import version_of
 from pytest_trt.errors import UnsupportedError
@@ -66,18 +66,10 @@ def obtain_float64_reference(
     def build() -> dict[str, bytes]:
         progress(f"reference: evaluating {model.name} in float64 (onnx.reference), {len(samples)} samples")
         evaluate = _Evaluation(model)
-        arrays = {f"{i}/{name}": array for i, s in enumerate(samples) for name, array in evaluate(s.feeds).items()}
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stub takes allow_pickle for a keyword of any array
-        return {"outputs.npz": buffer.getvalue()}
+        return pack(evaluate(sample.feeds) for sample in samples)
 
     entry = store.get_or_build(key, build, label=f"float64 reference of {model.name}")
-    outputs: list[dict[str, NDArray[Any]]] = [{} for _ in samples]
-    with np.load(io.BytesIO(entry.files["outputs.npz"]), allow_pickle=False) as archive:
-        for member in archive.files:
-            index, _, name = member.partition("/")
-            outputs[int(index)][name] = archive[member]
-    return Reference(tuple(outputs), "onnx.reference float64", entry.fresh)
+    return Reference(unpack(entry.files, len(samples), model), "onnx.reference float64", entry.fresh)
 
 
 def float64_model(proto: onnx.ModelProto) -> onnx.ModelProto:

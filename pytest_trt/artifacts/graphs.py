@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.artifacts.key import Key
+from pytest_trt.artifacts.onnx_files import parse_entry
 from pytest_trt.artifacts.store import Store
 from pytest_trt.backends import Progress, silent
 from pytest_trt.environment import version_of
@@ -42,17 +43,16 @@ def obtain_graph(store: Store, model: Model, graph: str, progress: Progress = si
     if graph == AS_IS:
         return model
     make, tools = _maker(graph)
-    if not model.fits_in_memory_message:
-        raise ModelError(f"{model.name}: a model of 2 GiB or more has no variant {graph}", hint="run it as-is")
-    import onnx
 
     def build() -> dict[str, bytes]:
+        if not model.fits_in_memory_message:
+            raise ModelError(f"{model.name}: a model of 2 GiB or more has no variant {graph}", hint="run it as-is")
         progress(f"{model.name}: making the graph variant {graph}")
         return {"model.onnx": Model.from_proto(_checked(make(model), model, graph), model.name).serialized()}
 
     key = Key.make("model", {"graph": graph, "model": model.fingerprint, "tools": dict(tools)})
     entry = store.get_or_build(key, build, label=f"{model.name} {graph}")
-    return Model.from_proto(onnx.load_model_from_string(entry.files["model.onnx"]), model.name)
+    return parse_entry(store, entry, model.name)
 
 
 def _maker(graph: str) -> tuple[Callable[[Model], onnx.ModelProto], Mapping[str, str]]:

@@ -19,7 +19,7 @@ __all__ = ["ABSENT", "KEY_SCHEMA", "KINDS", "Absent", "Difference", "Key", "cano
 
 # Raise it whenever the meaning of an ingredient or the digest itself changes: no older entry is found after that.
 KEY_SCHEMA: Final = 1
-KINDS: Final = ("calibration", "engine", "model", "reference", "timing-cache")
+KINDS: Final = ("calibration", "engine", "fact", "model", "reference", "timing-cache")
 # Ingredients are flat in practice; a value this deep contains itself.
 MAX_DEPTH: Final = 50
 

@@ -4,7 +4,7 @@
 
     root/
       README.md  .gitignore  CACHEDIR.TAG
-      <kind>/<first 2 digits>/<digest>/{key.json, engine.plan, …}
+      <kind>/<first 2 digits>/<digest>/{key.json, engine.plan, …}, and verified.json once it was read
       locks/<digest>.lock       empty; whoever changes an entry holds its lock
       tmp/<digest>-<random>/    an entry on its way in or out
 
@@ -38,9 +38,10 @@ STRAY_AGE_S: Final = 24 * 3600.0
 _ROOT_FILES: Final = {
     "README.md": """# Cache of pytest-trt
 
-Engines, references, calibration ranges and models that were made once and are used again.
+Engines, references, calibration ranges, models and facts about them that were made once and are used again.
 Each entry is a folder `<kind>/<2 digits>/<digest>/` with the raw files (`trtexec --loadEngine` opens an
-`engine.plan`) and a `key.json`: what the entry was made from, and the SHA-256 of each of its files.
+`engine.plan`) and a `key.json`: what the entry was made from, and the SHA-256 of each of its files. A `verified.json`
+says in which state large files were when they were last checked against it.
 
 Everything here can be deleted at any time; it is made anew when it is needed. `pytest-trt cache` lists, checks
 and trims it. Please change nothing by hand: an entry that does not match its `key.json` is thrown away.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trt.artifacts.exporters import export_ingredients, export_module, is_torch_module
 from pytest_trt.artifacts.key import Key
+from pytest_trt.artifacts.onnx_files import obtain_file, parse_entry
 from pytest_trt.artifacts.saved_models import convert_saved_model, is_saved_model, saved_model_ingredients
 from pytest_trt.artifacts.sources import (
     NetworkSource,
@@ -54,7 +55,7 @@ def obtain_model(
     elif is_saved_model(manifest.path):
         model = _from_saved_model(manifest, manifest.path, store, progress)
     else:
-        model = Model.load(manifest.path, name=manifest.name)
+        model = obtain_file(store, manifest.path, manifest.name)
     wrong = manifest.interface.mismatch(Interface.of(model)) if manifest.interface else None
     if wrong:
         raise ModelError(f"{manifest.file}: the model is not what [interface] declares: {wrong}")
@@ -74,7 +75,7 @@ def _from_source(manifest: Manifest, source: str, store: Store, progress: Progre
 
     entry = store.get_or_build(key, lambda: _payload(manifest, source, result()))
     if _MARK not in entry.files:
-        return _parsed(entry.files["model.onnx"], manifest)
+        return parse_entry(store, entry, manifest.name)
     mark = json.loads(entry.files[_MARK])
     if mark["is"] == "network":
         return _from_network(manifest, source, key)
@@ -82,12 +83,12 @@ def _from_source(manifest: Manifest, source: str, store: Store, progress: Progre
         file = _inside(manifest, source, mark["path"])
         if not file.is_file():  # the source writes it, and it is gone: the entry says only where it was
             result()
-        return Model.load(file, name=manifest.name)
+        return obtain_file(store, file, manifest.name)
     exported = store.get_or_build(
         Key.make("model", {"source": ingredients, "export": export_ingredients(manifest)}),
         lambda: {"model.onnx": _serialized(export_module(manifest, result(), progress), manifest)},
     )
-    return _parsed(exported.files["model.onnx"], manifest)
+    return parse_entry(store, exported, manifest.name)
 
 
 def _result(manifest: Manifest, source: str) -> Any:
@@ -171,14 +172,8 @@ def _from_saved_model(manifest: Manifest, folder: Path, store: Store, progress: 
         progress(f"converting the SavedModel {folder.name} of {manifest.name} with tf2onnx")
         return {"model.onnx": _serialized(convert_saved_model(manifest, folder), manifest)}
 
-    return _parsed(store.get_or_build(key, convert).files["model.onnx"], manifest)
+    return parse_entry(store, store.get_or_build(key, convert), manifest.name)
 
 
 def _serialized(proto: onnx.ModelProto, manifest: Manifest) -> bytes:
     return Model.from_proto(proto, manifest.name).serialized()
-
-
-def _parsed(content: bytes, manifest: Manifest) -> Model:
-    import onnx
-
-    return Model.from_proto(onnx.load_model_from_string(content), manifest.name)

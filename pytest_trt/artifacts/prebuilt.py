@@ -41,7 +41,8 @@ def read_plan(path: Path, trust: str | None) -> StoredEngine:
             f"{path}: this is not the plan that is trusted: its SHA-256 is {digest}, not {trust}…",
             hint="the file was replaced, built again, or damaged; trust the new digest only if you know which",
         )
-    return StoredEngine(plan, {"prebuilt": path.name, "sha256": digest, "plan_bytes": len(plan)}, False, digest)
+    facts = {"prebuilt": path.name, "sha256": digest, "plan_bytes": len(plan)}
+    return StoredEngine(plan, facts, False, digest, sha256=digest)
 
 
 def _digits(trust: str) -> str:

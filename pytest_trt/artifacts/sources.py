@@ -32,6 +32,7 @@ __all__ = [
     "digest_of",
     "install_hint",
     "is_network_builder",
+    "no_bytecode",
     "obtain_source",
     "source_ingredients",
 ]
@@ -133,7 +134,7 @@ def obtain_source(manifest: Manifest, source: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses and pickling inside the module look it up here
     try:
-        with _no_bytecode():
+        with no_bytecode():
             spec.loader.exec_module(module)
     # The file is the user's: whatever it raises is one failed model with its own words, the cause is chained.
     except (Exception, SystemExit) as error:
@@ -164,7 +165,7 @@ def digest_of(path: Path) -> str:
 
 def _call(manifest: Manifest, source: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
-        with _no_bytecode():
+        with no_bytecode():
             return function(*arguments, **manifest.args)
     except TrtError:
         raise
@@ -176,7 +177,7 @@ def _call(manifest: Manifest, source: str, function: Callable[..., Any], *argume
 
 
 @contextmanager
-def _no_bytecode() -> Iterator[None]:
+def no_bytecode() -> Iterator[None]:
     """Python takes a .pyc for current by the second and the size of its source: an edit that keeps both would run the
     old code under the new key. And a model's folder is no place for caches."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True

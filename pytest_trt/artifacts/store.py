@@ -8,13 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
+from pytest_trt.artifacts.contents import Contents
 from pytest_trt.artifacts.key import Key, canonical, leaves
 from pytest_trt.artifacts.locks import machine_lock
+from pytest_trt.artifacts.stamps import STAMP_NAME
 from pytest_trt.errors import ArtifactError
 
 __all__ = [
@@ -61,7 +63,7 @@ class Entry:
 
     ``fresh``: this very call built or wrote it. ``stored``: it is in the store; False means that it only lives
     in this object. ``path`` is its folder where it has one; do not read from there what ``files`` holds, since
-    the entry can be evicted at any time.
+    the entry can be evicted at any time. ``digests`` are the files' recorded SHA-256, where the store records them.
     """
 
     key: Key
@@ -70,6 +72,11 @@ class Entry:
     fresh: bool = False
     stored: bool = True
     path: Path | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def view(self, name: str) -> bytes | memoryview:
+        """What ``files`` holds as *name*, without a copy of what the store only mapped into memory."""
+        return self.files.view(name) if isinstance(self.files, Contents) else self.files[name]
 
 
 @dataclass(frozen=True)
@@ -152,10 +159,11 @@ def check_payload(payload: Payload) -> dict[str, bytes]:
     if not payload:
         raise ArtifactError("an artifact needs at least one file", hint="return {file name: bytes} from the build")
     for name, data in payload.items():
-        if not _FILE_NAME.fullmatch(name) or name.lower() == CARD_NAME:
+        if not _FILE_NAME.fullmatch(name) or name.lower() in (CARD_NAME, STAMP_NAME):
             raise ArtifactError(
                 f"{name!r} cannot be the name of an artifact's file",
-                hint=f"letters, digits, '.', '_' and '-', at most 100, no folder; {CARD_NAME} is the store's own",
+                hint="letters, digits, '.', '_' and '-', at most 100, no folder; "
+                f"{CARD_NAME} and {STAMP_NAME} are the store's own",
             )
         if type(data) is not bytes:
             raise ArtifactError(

@@ -19,10 +19,15 @@ def load_timing_cache(store: Store, backend: Backend) -> bytes | None:
     return entry.files["timing.cache"] if entry is not None else None
 
 
-def save_timing_cache(store: Store, backend: Backend, blob: bytes) -> None:
-    """Replace the kept timings by *blob*, which the builder made from the old ones and its own.
+def save_timing_cache(store: Store, backend: Backend, blob: bytes, base: bytes | None = None) -> None:
+    """Replace the kept timings by *blob*, which the builder made from *base* and its own.
 
-    Two builds at once on one device are excluded by the caller's lock; were they not, one build's timings
-    would be lost, never mixed.
+    Where others were kept meanwhile (a build on another device of the same model), the backend merges both. Without a
+    way to do that they are lost, never mixed.
     """
-    store.put(_key(backend), {"timing.cache": blob}, label=f"tactic timings of {backend.name}", replace=True)
+    key = _key(backend)
+    with store.lock(f"timings-{key.short}"):
+        kept, merge = load_timing_cache(store, backend), getattr(backend, "merge_timings", None)
+        if merge is not None and kept is not None and kept not in (base, blob):
+            blob = merge(kept, blob)
+        store.put(key, {"timing.cache": blob}, label=f"tactic timings of {backend.name}", replace=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pytest_trt.errors import UsageError, nearest
 from pytest_trt.spec.build_options import BuildOptions
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_trt.spec.shapes import Profile
 
     Array = NDArray[Any]
+    Plan = bytes | memoryview  # a plan out of the engine cache is mapped into memory, not copied
     Feeds = Mapping[str, Array]
     Outputs = dict[str, Array]
     Milliseconds = NDArray[np.float64]
@@ -42,6 +43,7 @@ __all__ = [
     "Built",
     "Calibration",
     "Clock",
+    "DebuggingBackend",
     "Session",
     "Support",
     "get_backend",
@@ -100,6 +102,8 @@ class BuildRequest:
     options: BuildOptions = field(default_factory=BuildOptions)
     profiles: tuple[Profile, ...] = ()
     calibration: Calibration | None = None
+    # Inner tensors that each run shows beside the outputs, under their names in the model, where the engine has them.
+    debug_tensors: tuple[str, ...] = ()
     # Entries of an editable timing cache that the build must follow: key of a layer -> (tactic's hash, ms).
     tactic_lock: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     timing_cache: bytes | None = None  # only speeds a build up; not part of the key
@@ -210,8 +214,17 @@ class Backend(Protocol):
         """Build. Raises BuildError, which names the node and operator where the parser says them."""
         ...
 
-    def load(self, plan: bytes, request: BuildRequest) -> Session:
+    def load(self, plan: Plan, request: BuildRequest) -> Session:
         """Load *plan*, which ``build`` made from an equal request. Raises RunError."""
+        ...
+
+
+@runtime_checkable
+class DebuggingBackend(Protocol):
+    """A backend whose engines may show inner tensors that are no outputs: ``BuildRequest.debug_tensors``."""
+
+    def can_debug(self) -> bool:
+        """Whether they do here."""
         ...
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "driver",
     "native",
     "runtime",
+    "threads_run",
 ]
 
 _HINTS = {
@@ -72,6 +73,15 @@ def native(handle: Any) -> int:
     except ImportError:
         return int(handle)
     return int(get_cuda_native_handle(handle))
+
+
+def threads_run() -> bool:
+    """Whether other threads run while one of them waits in a call: since the release that brought the ``utils``."""
+    try:
+        import cuda.bindings.utils  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 class Event:
@@ -154,6 +164,10 @@ class Stream:
         """Enqueue a copy of *nbytes* from the device to the host."""
         self._copy(target.pointer, source.pointer, nbytes, self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost)
 
+    def fetch(self, target: PinnedBuffer, address: int, nbytes: int) -> None:
+        """Enqueue a copy of *nbytes* to the host from memory of the device that somebody else owns."""
+        self._copy(target.pointer, address, nbytes, self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+
     def _copy(self, target: int, source: int, nbytes: int, kind: Any) -> None:
         if nbytes:
             check(self._runtime.cudaMemcpyAsync(target, source, nbytes, kind, self.raw), "cudaMemcpyAsync")
@@ -226,7 +240,10 @@ class DeviceBuffer(_Buffer):
         check(self._runtime.cudaMemsetAsync(self.pointer, 0, self.nbytes, stream.raw), "cudaMemsetAsync")
 
     def _allocate(self, nbytes: int) -> Any:
-        return check(self._runtime.cudaMalloc(nbytes), f"cudaMalloc of {nbytes} bytes")
+        answer = self._runtime.cudaMalloc(nbytes)
+        if int(answer[0]) != 0:
+            self._runtime.cudaGetLastError()  # reset, or a later call that does work would report it
+        return check(answer, f"cudaMalloc of {nbytes} bytes")
 
     def _release(self, pointer: int) -> None:
         self._runtime.cudaFree(pointer)

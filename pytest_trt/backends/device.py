@@ -26,9 +26,11 @@ class NoDeviceError(Exception):
 
 
 def describe_device() -> dict[str, str]:
-    """Return ``cuda``, ``cuda_driver``, ``gpu``, ``compute_capability`` and ``gpu_memory_bytes`` of the current device.
+    """Return ``cuda``, ``cuda_driver``, ``gpu``, ``gpu_bus_id``, ``compute_capability`` and ``gpu_memory_bytes`` of the
+    current device.
 
-    Raises NoDeviceError: cuda-python, the driver or the device is missing.
+    The PCI bus id tells the GPUs of a machine apart, whichever of them CUDA_VISIBLE_DEVICES hides. Raises
+    NoDeviceError: cuda-python, the driver or the device is missing.
     """
     try:
         cuda = runtime()
@@ -38,12 +40,13 @@ def describe_device() -> dict[str, str]:
         raise NoDeviceError(f'{why} (pip install "pytest-trt[gpu]")') from error
     if not _ask(cuda.cudaGetDeviceCount):
         raise NoDeviceError(_REASONS["cudaErrorNoDevice"])
-    properties = _ask(cuda.cudaGetDeviceProperties, _ask(cuda.cudaGetDevice))
-    name = properties.name
+    device = _ask(cuda.cudaGetDevice)
+    properties = _ask(cuda.cudaGetDeviceProperties, device)
     return {
         "cuda": _dotted(_ask(cuda.cudaRuntimeGetVersion)),
         "cuda_driver": _dotted(_ask(cuda.cudaDriverGetVersion)),
-        "gpu": (name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0"),
+        "gpu": _text(properties.name),
+        "gpu_bus_id": _text(_ask(cuda.cudaDeviceGetPCIBusId, 32, device)),
         "compute_capability": f"{properties.major}.{properties.minor}",
         "gpu_memory_bytes": str(int(properties.totalGlobalMem)),
     }
@@ -58,6 +61,10 @@ def _ask(function: Callable[..., Any], *arguments: Any) -> Any:
     except RuntimeError as error:
         # Releases of cuda-python that load the driver themselves raise when there is no libcuda at all.
         raise NoDeviceError(f"the NVIDIA driver cannot be loaded: {error}") from error
+
+
+def _text(value: bytes | str) -> str:
+    return (value.decode() if isinstance(value, bytes) else str(value)).rstrip("\0")
 
 
 def _dotted(number: int) -> str:

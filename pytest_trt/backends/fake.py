@@ -8,7 +8,8 @@ longer), ``crash`` (1: the build dies of SIGSEGV, in a process of its own), ``lo
 ``reformats`` (so many layers that only move data), ``tactic`` (another number: other tactics), ``lottery`` (1: each
 build is another plan, with another latency), ``unstable`` (so many last bits from run to run), ``race`` (1: outputs of
 several contexts differ), ``fusion`` (relative error of what node number ``at``, the last one by default, makes; not at
-optimization level 0), ``shy`` (1: that error vanishes where its tensor is marked as an output).
+optimization level 0), ``shy`` (1: that error vanishes where its tensor is marked as an output), ``debug`` (1: inner
+tensors can be looked at without that).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pytest_trt.backends.throughput_clock import ThroughputClock
 from pytest_trt.errors import BuildError, RunError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from pytest_trt.backends import Feeds, Milliseconds, Outputs
+    from pytest_trt.backends import Feeds, Milliseconds, Outputs, Plan
     from pytest_trt.spec.model import Model
     from pytest_trt.spec.precision import Precision
 
@@ -55,6 +56,7 @@ _FAULTS = {
     "fusion": 0.0,
     "at": -1.0,
     "shy": 0.0,
+    "debug": 0.0,
 }
 _LONGEST_HANG_S = 86400.0
 _TICKETS = itertools.count(1)
@@ -93,6 +95,9 @@ class FakeBackend:
 
     def check(self, options: BuildOptions) -> None:
         """Every option is accepted, so that the plumbing of all of them can be tested."""
+
+    def can_debug(self) -> bool:
+        return bool(self.faults["debug"])
 
     def identity(self) -> dict[str, str]:
         # A slowdown is the engine's, not the machine's: the old engine beside it keeps its own time.
@@ -148,16 +153,16 @@ class FakeBackend:
             raise BuildError("the fake builder was told to fail", hint="leave build=1 out of --trt-fake", log=log)
         return log
 
-    def load(self, plan: bytes, request: BuildRequest) -> FakeSession:
+    def load(self, plan: Plan, request: BuildRequest) -> FakeSession:
         try:
-            described = json.loads(plan)
+            described = json.loads(bytes(plan))
             described["precision"]
         except (ValueError, TypeError, KeyError) as error:
             raise RunError(f"this is no plan of the fake backend: {error}") from error
         self._loads += 1
         misfused = self.faults["fusion"] and request.options.opt_level != 0
         model = self._misfused(request.model) if misfused else request.model
-        return FakeSession(model, described, self.faults, self._loads)
+        return FakeSession(model, described, self.faults, self._loads, request.debug_tensors)
 
     def _misfused(self, model: Model) -> Model:
         """*model* with a factor of 1 + ``fusion`` behind the node that was injected."""
@@ -183,7 +188,14 @@ class FakeBackend:
 class FakeSession:
     """Evaluates the model in NumPy through ``onnx.reference``; float16 and bfloat16 graphs in float32."""
 
-    def __init__(self, model: Model, described: dict[str, Any], faults: dict[str, float], load: int = 1) -> None:
+    def __init__(
+        self,
+        model: Model,
+        described: dict[str, Any],
+        faults: dict[str, float],
+        load: int = 1,
+        debug_tensors: tuple[str, ...] = (),
+    ) -> None:
         from onnx.reference import ReferenceEvaluator
 
         low = {"fp16": "float16", "bf16": "bfloat16"}.get(described["precision"])
@@ -198,7 +210,7 @@ class FakeSession:
             # The evaluator knows Q/DQ from opset 19 on only; what they compute here is the same before.
             proto = convert_version(proto, max(19, *(o.version for o in proto.opset_import if not o.domain)))
         self._evaluator: ReferenceEvaluator | None = ReferenceEvaluator(proto)
-        self._names = [spec.name for spec in model.outputs]
+        self._names = [spec.name for spec in model.outputs] + list(debug_tensors)
         self._faults = faults
         self._calls = 0
         self._context = 0
@@ -210,7 +222,8 @@ class FakeSession:
     def run(self, feeds: Feeds) -> Outputs:
         if self._evaluator is None:
             raise RunError("the session is closed")
-        outputs = dict(zip(self._names, self._evaluator.run(self._names, dict(feeds)), strict=True))
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity is a result, as it is in any engine
+            outputs = dict(zip(self._names, self._evaluator.run(self._names, dict(feeds)), strict=True))
         if self._faults["unstable"]:
             self._calls += 1
             outputs = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_trt.backends.cuda import PinnedBuffer, check, driver
+from pytest_trt.backends.cuda import PinnedBuffer, check, driver, threads_run
 from pytest_trt.errors import RunError
 
 if TYPE_CHECKING:
@@ -31,11 +31,13 @@ class Hold:
     """``with hold:`` what is enqueued in *stream* inside begins when the block ends, also by an exception.
 
     ``expired`` says that the last block took longer than *limit_s* (at most twice that), and was not held to its end.
-    Raises RunError where the driver or the device has no such waiting. Free it with ``close``, which may be called
-    twice.
+    Raises RunError where the driver or the device has no such waiting, and where no thread could end it. Free it with
+    ``close``, which may be called twice.
     """
 
     def __init__(self, stream: Stream, *, limit_s: float = _LIMIT_S) -> None:
+        if not threads_run():
+            raise RunError("this cuda-python stops every thread while it waits", hint="12.9.1 and later do not")
         self._stream, self._limit_s = stream, limit_s
         self._flag = PinnedBuffer()
         self._flag.reserve(4)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["device_conditions"]
+__all__ = ["device_conditions", "disregard"]
 
 # NVML's bits for why a clock is lower than it could be; ``gpu_idle`` is no reason to distrust a sample.
 _REASONS = {
@@ -26,9 +26,10 @@ _REASONS = {
 def device_conditions(bus_id: str) -> dict[str, Any]:
     """Read ``sm_clock_mhz``, ``power_w``, ``temperature_c``, ``throttle_reasons`` and ``other_processes`` of a device.
 
-    ``other_processes`` is the number of processes besides this one that compute there; this one must use the device.
-    *bus_id* is its PCI bus id, since NVML numbers devices in another order than CUDA does. A reading that
-    this device does not give is left out; all are when nvidia-ml-py or the driver is missing.
+    ``other_processes`` is the number of processes besides this one that compute there; this one must use the device,
+    so that an empty list of processes is no list. *bus_id* is the device's PCI bus id, since NVML numbers devices in
+    another order than CUDA does. A reading that this device does not give is left out; all are when nvidia-ml-py or the
+    driver is missing.
     """
     try:
         import pynvml
@@ -52,16 +53,30 @@ def device_conditions(bus_id: str) -> dict[str, Any]:
     found = {}
     for name, read in readings.items():
         try:
-            found[name] = read()
+            value = read()
         except pynvml.NVMLError:
             continue
+        if value is not None:
+            found[name] = value
     return found
 
 
-def _others(pids: list[int]) -> int:
-    """How many of *pids* are not us. NVML may number processes as the host does, where a container knows itself by
-    another number: then one of them is taken for this process."""
-    return len([pid for pid in pids if pid != os.getpid()]) if os.getpid() in pids else max(0, len(pids) - 1)
+def disregard(pid: int) -> None:
+    """Do not count the process *pid* from here on: it holds the device's memory, and computes nothing."""
+    _idle.add(pid)
+
+
+_idle: set[int] = set()
+
+
+def _others(pids: list[int]) -> int | None:
+    """How many of *pids* are not us; None where there is none at all. NVML may number processes as the host does,
+    where a container knows itself by another number: then as many of them are taken for this one and those to be
+    disregarded."""
+    if not pids:
+        return None
+    ours = {os.getpid(), *_idle}
+    return len(set(pids) - ours) if os.getpid() in pids else max(0, len(pids) - len(ours))
 
 
 @functools.lru_cache(maxsize=16)

@@ -3,8 +3,9 @@ fails the second. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.baselines.drift import accuracy_drift
@@ -51,16 +52,24 @@ class Judgement:
 
 
 def judge_latency(
-    match: Match, summary: Summary, *, plan: str | None, clock: str, threshold: float, recent: Verdict | None = None
+    match: Match,
+    summary: Summary,
+    *,
+    plan: str | None,
+    clock: str,
+    threshold: float,
+    beside: Mapping[str, Verdict] = MappingProxyType({}),
+    history: Callable[[str], Sequence[float]] = lambda _: (),
 ) -> Judgement | None:
     """Judge a measurement of the engine with digest *plan* against what is stored; None where nothing of the same
-    *clock* is. *recent* takes the place of the verdict on the recent recording, where a better one is at hand (its
-    engine was measured in the same process). *threshold* is raised where a waiver allows more."""
+    *clock* is. *beside* takes the place of the verdicts on these recordings, where better ones are at hand (their
+    engines were measured in the same process). *threshold* is raised where a waiver allows more. *history* gives the
+    medians in ms of earlier runs of a plan."""
     from pytest_trt.latency.gate import decide
     from pytest_trt.latency.modes import prior_of
     from pytest_trt.latency.stats import Summary
 
-    verdicts: dict[str, Verdict] = {} if recent is None else {"recent": recent}
+    verdicts: dict[str, Verdict] = dict(beside)
     for name, stored in recordings(match).items():
         latency = stored.get("latency")
         if name in verdicts or not latency or latency["clock"] != clock:
@@ -72,10 +81,18 @@ def judge_latency(
             clock=prior_of(clock),
             rebuilt=stored.get("plan") != plan,
             repeats="loads",
+            history=history(str(stored.get("plan"))),
         )
     if not verdicts:
         return None
-    return Judgement(verdicts, min(verdicts, key=lambda name: _WORST_FIRST.index(verdicts[name].outcome.value)))
+
+    def rank(name: str) -> int:
+        outcome = verdicts[name].outcome.value
+        # A number that can no longer tell, the engine being gone, would leave every run from here on open.
+        gone = bool(beside) and name not in beside and outcome == "inconclusive"
+        return len(_WORST_FIRST) if gone else _WORST_FIRST.index(outcome)
+
+    return Judgement(verdicts, min(verdicts, key=rank))
 
 
 def accuracy_sentences(match: Match, outputs: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -17,10 +17,12 @@ def change_lines(
     case_id: str, old: Mapping[str, Any] | None, new: Mapping[str, Any], differences: Sequence[str] = ()
 ) -> list[str]:
     """``id: 1.25 ms ±0.8% → 2 ms ±0.5%, +60.0% (95 % interval +57.0% to +63.0%)``, and below it what else a reviewer
-    should know: the environment's *differences*, accuracy that got worse, an anchor that stays where it is."""
+    should know: the environment's *differences*, accuracy that got worse, means of metrics, an anchor that stays where
+    it is."""
     lines = [f"{case_id}: {brief(old)} → {brief(new)}{_ratio(old, new)}"]
     lines += [f"  environment {line}" for line in differences]
     lines += [f"  accuracy {line}" for line in (accuracy_drift(old["accuracy"], new["accuracy"]) if old else ())]
+    lines += _metric_lines((old or {}).get("metrics") or {}, new.get("metrics") or {})
     anchor = anchor_of(new)
     if anchor is not new:
         lines.append(
@@ -29,6 +31,15 @@ def change_lines(
         )
     if new.get("unsteady"):
         lines.append(f"  written all the same: {new['unsteady']}")
+    return lines
+
+
+def _metric_lines(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name in sorted({*old, *new}):
+        before, after = (f"{side[name]['mean']:.4g}" if name in side else "none" for side in (old, new))
+        if before != after:
+            lines.append(f"  metric {name} {before} → {after}")
     return lines
 
 

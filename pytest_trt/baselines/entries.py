@@ -1,8 +1,9 @@
 """One entry of a baseline file: the recent recording of a case, and beside it the anchor that acceptance leaves alone.
 
-An entry is a recording: ``recorded``, ``reason``, ``model_fingerprint``, ``accuracy``, ``latency``, ``plan``,
-``plan_bytes``, ``engine`` (its cache entry), ``structure``, ``lock``. Where it replaced another one, it holds the one
-of the last release under ``anchor``. An entry without is its own anchor. Pure but for the date.
+An entry is a recording: ``recorded``, ``reason``, ``model_fingerprint``, ``accuracy``, ``metrics`` (task metrics with
+their scores, sample by sample), ``latency``, ``plan``, ``plan_bytes``, ``engine`` (its cache entry), ``structure``,
+``lock``. Where it replaced another one, it holds the one of the last release under ``anchor``. An entry without is its
+own anchor. Pure but for the date.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from pytest_trt.record import Record
 __all__ = ["anchor_of", "anchored", "environment_of", "fingerprint_of", "make_entry", "median_ms"]
 
 _ANCHOR = "anchor"
+_OF_A_METRIC = ("definition", "samples", "count", "mean", "deviation", "bits", "float32")
 # What a latency was measured on belongs to it.
 _OF_THE_LATENCY = ("latency", "plan", "plan_bytes", "engine")
 _KNOWN = {
-    "recorded", "reason", "simulated", "unsteady", "model_fingerprint", "accuracy", *_OF_THE_LATENCY, "structure",
-    "lock", "anchored", _ANCHOR,
+    "recorded", "reason", "simulated", "unsteady", "model_fingerprint", "accuracy", "metrics", *_OF_THE_LATENCY,
+    "structure", "lock", "anchored", _ANCHOR,
 }  # fmt: skip
 
 
@@ -71,6 +73,10 @@ def _recording(record: Record, reason: str, old: Mapping[str, Any] | None, unste
         name: {k: _rounded(o.get(k)) for k in ("max_abs", "rmse", "cosine", "top1")}
         for name, o in sorted((record.accuracy or {}).get("outputs", {}).items())
     }
+    metrics = {
+        name: {k: v for k, v in row.items() if k in _OF_A_METRIC}
+        for name, row in sorted((record.accuracy or {}).get("metrics", {}).items())
+    } or (kept.get("metrics") if record.accuracy is None else None)
     latency = {"clock": record.latency["clock"], **record.latency["summary"]} if record.latency else None
     # The plan is the one that the latency was measured on.
     made = record.engine or {}
@@ -82,6 +88,7 @@ def _recording(record: Record, reason: str, old: Mapping[str, Any] | None, unste
         **({"unsteady": unsteady} if unsteady else {}),
         "model_fingerprint": fingerprint,
         "accuracy": accuracy or kept.get("accuracy", {}),
+        **({"metrics": metrics} if metrics else {}),
         "latency": latency or kept.get("latency"),
         **{name: measured.get(name) for name in ("plan", "plan_bytes", "engine")},
         **{name: found for name in ("structure", "lock") if (found := _of_the_engine(record, kept, name))},
@@ -101,6 +108,10 @@ def _completed(anchor: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
         anchor |= {name: new[name] for name in _OF_THE_LATENCY}
     if not anchor["accuracy"] and new["accuracy"]:
         anchor["accuracy"] = new["accuracy"]
+    if new.get("metrics"):
+        past = anchor.get("metrics") or {}
+        first = {n: m for n, m in new["metrics"].items() if past.get(n, {}).get("definition") != m["definition"]}
+        anchor["metrics"] = {**past, **first}
     return anchor
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pytest_trt.errors import BaselineError
+from pytest_trt.whole_file import write_whole
 
 __all__ = ["SCHEMA_VERSION", "exclusive", "file_name", "read", "write"]
 
@@ -62,17 +61,7 @@ def write(file: Path, content: dict[str, Any]) -> None:
         if not content["cases"]:
             file.unlink(missing_ok=True)
             return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(json.dumps(content, indent=1, ensure_ascii=False, sort_keys=False) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(file)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        write_whole(file, json.dumps(content, indent=1, ensure_ascii=False, sort_keys=False) + "\n")
     except OSError as error:
         raise BaselineError(
             f"{file}: cannot be written: {error}", hint="choose another folder with --trt-baselines"

@@ -13,9 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Found", "heaviest_first", "smallest_subset"]
+__all__ = ["Found", "heaviest_first", "never", "smallest_subset"]
 
 Subset = frozenset[str]
+
+
+def never() -> bool:
+    """It is not late yet."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Found:
     """What the search found.
 
     ``outcome``: ``found``; ``empty``: it holds for no members at all; ``nothing``: it does not hold even for all;
-    ``unfinished``: the limit was reached, and ``members`` is the smallest set so far that holds; ``unstable``: the set
+    ``unfinished``: a limit was reached, and ``members`` is the smallest set so far that holds; ``unstable``: the set
     held once, and not when it was asked again. ``minimal``: without any one of the members it was seen not to hold.
     ``contradictions`` are pairs (smaller, larger) of which only the smaller one holds.
     """
@@ -45,13 +50,15 @@ def smallest_subset(
     *,
     ranked: Sequence[str] | None = None,
     limit: int | None = None,
+    late: Callable[[], bool] = never,
 ) -> Found:
     """Return a smallest subset of *candidates* for which *holds*: no member can be left out.
 
     *ranked* is the order of suspicion, the likeliest first; by default that of *candidates*. It decides how fast a
-    set is found, and which one where several would do. *limit* bounds the evaluations.
+    set is found, and which one where several would do. *limit* bounds the evaluations, and none begins once it is
+    *late*.
     """
-    search = _Search(list(dict.fromkeys(ranked or candidates)), holds, limit)
+    search = _Search(list(dict.fromkeys(ranked or candidates)), holds, limit, late)
     outcome, members = search.run()
     order = {name: index for index, name in enumerate(candidates)}
     return Found(
@@ -69,12 +76,13 @@ def heaviest_first(
     enough: Callable[[Subset], bool],
     *,
     limit: int | None = None,
+    late: Callable[[], bool] = never,
 ) -> list[str]:
     """Return *names*, the heaviest first, as far as that is needed: until those that were found are *enough*.
 
     *weight* is that of a set, and about the sum of its members' (infinity among them). The heaviest set is halved again
-    and again. It ends after 2 · log2 n weighings for each name that was found and two more, or after *limit*: where all
-    weigh about the same there is no order to find.
+    and again. It ends after 2 · log2 n weighings for each name that was found and two more, after *limit*, or when it
+    is *late*: where all weigh about the same there is no order to find.
     """
     weighings = 0
 
@@ -86,7 +94,7 @@ def heaviest_first(
     heap = [(-weigh(names), 0, len(names))]
     found: list[str] = []
     allowance = 2 * math.ceil(math.log2(max(len(names), 2)))
-    while heap and heap[0][0] < 0 and weighings < min(allowance * (len(found) + 2), limit or math.inf):
+    while heap and heap[0][0] < 0 and weighings < min(allowance * (len(found) + 2), limit or math.inf) and not late():
         minus, start, end = heapq.heappop(heap)
         if end - start == 1:
             found.append(names[start])
@@ -106,8 +114,10 @@ def heaviest_first(
 
 
 class _Search:
-    def __init__(self, ranked: list[str], holds: Callable[[Subset], bool], limit: int | None) -> None:
-        self.ranked, self._predicate, self._limit = ranked, holds, limit
+    def __init__(
+        self, ranked: list[str], holds: Callable[[Subset], bool], limit: int | None, late: Callable[[], bool]
+    ) -> None:
+        self.ranked, self._predicate, self._limit, self._late = ranked, holds, limit, late
         self._known: dict[Subset, bool] = {}
         self.evaluations = 0
 
@@ -170,7 +180,7 @@ class _Search:
         return self._known[subset]
 
     def _ask(self, subset: Subset) -> bool:
-        if self._limit is not None and self.evaluations >= self._limit:
+        if self._late() or (self._limit is not None and self.evaluations >= self._limit):
             raise _Exhausted
         self.evaluations += 1
         return self._predicate(subset)

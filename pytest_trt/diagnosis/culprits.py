@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.accuracy.metrics import plain
-from pytest_trt.diagnosis.bisect import Found, heaviest_first, smallest_subset
+from pytest_trt.diagnosis.bisect import Found, heaviest_first, never, smallest_subset
 from pytest_trt.diagnosis.deviation import comparison_error, worst_cosine
 from pytest_trt.spec.model import Model
 
@@ -79,12 +79,14 @@ def find_culprits(
     *,
     rank: Callable[[Sequence[Candidate]], Sequence[Candidate]] | None = None,
     limit: int | None = None,
+    late: Callable[[], bool] = never,
     progress: Progress | None = None,
 ) -> Culprits:
     """Search the fewest nodes of *conversion* that must be excluded for the typed model to be close to its reference.
 
     *judge* runs a typed model and compares it; *rank* puts the likeliest first. Where these are not enough, the damage
-    of nodes is measured, by typing them alone. *limit* bounds the runs, but for three.
+    of nodes is measured, by typing them alone. *limit* bounds the runs, but for three; when it is *late*, no more than
+    those are made.
 
     Raises PrecisionError where the recipe changes nothing.
     """
@@ -98,9 +100,12 @@ def find_culprits(
         def damage(members: Collection[str]) -> float:
             return trial.squared_error(set(names).difference(members))
 
-        ranked = heaviest_first(ranked, damage, trial.is_close, limit=limit)
-    found = smallest_subset(names, trial.holds, ranked=ranked, limit=limit and max(1, limit - trial.evaluations))
+        ranked = heaviest_first(ranked, damage, trial.is_close, limit=limit, late=late)
+    remaining = limit and max(1, limit - trial.evaluations)
+    found = smallest_subset(names, trial.holds, ranked=ranked, limit=remaining, late=late)
     members = set(found.members)
+    if found.outcome == "unfinished":
+        members = set(trial.smallest_close() or ())
     configured = None
     if conversion.excluded and found.outcome != "empty":
         configured = trial.accuracy(conversion.excluded)
@@ -146,6 +151,10 @@ class _Trial:
 
     def is_close(self, excluded: Collection[str]) -> bool:
         return self.accuracy(excluded).ok
+
+    def smallest_close(self) -> frozenset[str] | None:
+        """The smallest set that was seen to be close; None where none was."""
+        return min((subset for subset, found in self._known.items() if found.ok), key=len, default=None)
 
     def squared_error(self, excluded: Collection[str]) -> float:
         return self.accuracy(excluded).error ** 2

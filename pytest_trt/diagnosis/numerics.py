@@ -82,6 +82,19 @@ class Pair:
         too coarse."""
         return max(abs(self.values.low or 0.0), abs(self.values.high or 0.0)) / self.kept
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "node": self.node,
+            "tensor": self.tensor,
+            "readers": list(self.readers),
+            "weight": self.is_weight,
+            "low": self.values.low,
+            "high": self.values.high,
+            "kept": self.kept,
+            "used": round(self.used, 4),
+            "saturated": round(self.saturated_share, 6),
+        }
+
 
 @dataclass(frozen=True)
 class Rounding:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.onnxruntime import GraphRunner
+from pytest_trt.diagnosis.conversion import as_computed
 from pytest_trt.diagnosis.deviation import squared_error
+from pytest_trt.spec.precision.graph import BFLOAT16, FLOAT, FLOAT16, infer_types
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,9 +20,10 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["GROUP", "by_suspicion", "deviations", "groups", "observe", "values"]
+__all__ = ["GROUP", "by_suspicion", "deviations", "groups", "layer_errors", "observe", "values"]
 
 GROUP = 64
+_FLOATS = (FLOAT, FLOAT16, BFLOAT16)
 
 
 def values(model: Model, names: Sequence[str], feeds: Sequence[Feeds]) -> list[dict[str, Array]]:
@@ -62,6 +65,15 @@ def deviations(
             left, right = pair
             found[name] = squared_error(left, right, right)
     return found
+
+
+def layer_errors(typed: Model, untyped: Model, precision: str, feeds: Sequence[Feeds]) -> dict[str, float]:
+    """Return the relative rms error of each floating-point tensor of *typed* against *untyped*, in graph order; as its
+    *precision* computes it, in ONNX Runtime. Raises PrecisionError where that cannot be shown."""
+    types = infer_types(untyped.proto)
+    names = [name for node in untyped.proto.graph.node for name in node.output if types.get(name) in _FLOATS]
+    errors = deviations(as_computed(typed, precision), untyped, names, feeds)
+    return {name: math.sqrt(error) for name, error in errors.items()}
 
 
 def _has(model: Model, name: str) -> bool:

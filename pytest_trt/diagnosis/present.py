@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_trt.diagnosis.attribution import Attribution, Stage
+    from pytest_trt.diagnosis.cost import LatencyCost
     from pytest_trt.diagnosis.culprits import Accuracy, Culprits
     from pytest_trt.diagnosis.hunt import Bisection, Explanation
     from pytest_trt.diagnosis.numerics import NonFinite, Pair, Range, Rounding
@@ -20,6 +21,9 @@ _SHOWN = 5
 # Values beyond the scale are what calibration chose; more than this share, or a scale that is far off, is worth a word.
 _NOTABLE_SATURATION = 0.001
 _COARSE = 0.2
+_CLIPPED = 1.05  # a scale holds half a step more than its largest integer says
+# A node that makes an error at least doubles what it reads.
+_NO_STEP = 0.5
 
 _ADVICE = {
     "reference": "the float32 model itself is not what is expected: look at the stored outputs, or at the model",
@@ -89,9 +93,11 @@ def numerics_lines(nonfinite: NonFinite | None, pairs: Sequence[Pair], roundings
         (p for p in pairs if p.saturated_share > _NOTABLE_SATURATION or p.used > 1.5), key=lambda p: -p.saturated_share
     )
     lines += [f"  saturation   {_pair(p)}" for p in saturated[:_SHOWN]]
+    clipped = sorted((p for p in pairs if p.used > _CLIPPED and p not in saturated), key=lambda p: -p.used)
+    lines += [f"  clipped      {_pair(p)}" for p in clipped[:_SHOWN]]
     coarse = sorted((p for p in pairs if p.used < _COARSE and p.used > 0), key=lambda p: p.used)
     lines += [f"  coarse scale {_pair(p)}" for p in coarse[:_SHOWN]]
-    hidden = sum(max(0, len(found) - _SHOWN) for found in (overflowing, vanishing, saturated, coarse))
+    hidden = sum(max(0, len(found) - _SHOWN) for found in (overflowing, vanishing, saturated, clipped, coarse))
     return [*lines, f"  and {hidden} more such lines"] if hidden else lines
 
 
@@ -121,21 +127,23 @@ def bisection_lines(found: Bisection, precision: str) -> list[str]:
     # What was advised has been done.
     lines = [line for line in lines if "pytest-trt bisect" not in line] if found.culprits or found.divergence else lines
     if found.culprits is not None:
-        lines += ["", *_culprits(found.culprits, precision)]
+        lines += ["", *_culprits(found.culprits, found.cost, precision)]
     if found.divergence is not None:
         lines += ["", *_divergence(found.divergence)]
     return lines
 
 
-def _culprits(found: Culprits, precision: str) -> list[str]:
+def _culprits(found: Culprits, latency: LatencyCost | None, precision: str) -> list[str]:
     how = found.found
     said = {
         "found": "the fewest nodes that must stay float32; without any one of them the model is not close",
         "empty": "the typed model is close with nothing excluded",
         "nothing": "not even the model without any typed node is close: no exclusion helps, the fault lies elsewhere",
-        "unfinished": "the limit of evaluations was reached: a set that is close, perhaps not the smallest",
+        "unfinished": "a limit was reached: a set that is close, perhaps not the smallest",
         "unstable": "the set was close once and not when it was run again: results are not repeatable",
     }
+    if not found.after.ok:
+        said["unfinished"] = "a limit was reached before any set was found that is close"
     lines = [said[how.outcome]]
     lines += [f"  {node.entry} ({node.op_type})" for node in found.nodes]
     lines.append(f"  before       {_accuracy(found.before)}")
@@ -143,6 +151,8 @@ def _culprits(found: Culprits, precision: str) -> list[str]:
         lines.append(f"  manifest     {_accuracy(found.configured)}")
     if how.outcome != "empty":
         lines.append(f"  after        {_accuracy(found.after)}")
+    if latency is not None:
+        lines.append(f"  latency      {_latency(latency)}")
     lines.append(f"  cost         {found.evaluations} evaluations of {found.candidates} nodes, {found.seconds:.0f} s")
     if how.contradictions:
         lines.append(
@@ -159,21 +169,38 @@ def _accuracy(found: Accuracy) -> str:
     return f"{'close' if found.ok else 'not close'}: relative rms error {_error(found.error)}{cosine}"
 
 
+def _latency(found: LatencyCost) -> str:
+    ratio = (
+        f"{found.before_ms:.4g} → {found.after_ms:.4g} ms: × {found.ratio:.3f} ({found.low:.3f} to {found.high:.3f})"
+    )
+    return f"{ratio}, {found.clock} clock" + (f"; {found.simulated}" if found.simulated else "")
+
+
 def _divergence(found: Divergence) -> list[str]:
     where = f"{found.tensor!r}, made by {found.node} ({found.op_type})"
+    differs = "diverges" if found.between != "runs" else "is not the same in every run"
     said = {
-        "found": f"the first tensor of the engine that diverges: {where}",
+        "found": f"the first tensor of the engine that {differs}: {where}",
         "vanished": "the fault vanished while tapped: to mark any tensor as an output repairs the engine",
-        "unfinished": f"the limit of builds was reached; the first tensor seen so far that diverges: {where}",
-        "none": "the outputs do not diverge from the typed model",
+        "unfinished": f"a limit was reached; the first tensor seen so far that {differs}: {where}",
+        "none": "the outputs do not diverge from the typed model"
+        if found.between != "runs"
+        else "the runs are the same",
     }
     lines = [said[found.outcome]]
     near = [tap for tap in found.taps if tap.tensor == found.tensor or not tap.diverges][-_SHOWN:]
     lines += [f"  {'diverges' if tap.diverges else 'equal':12} {tap.tensor!r}: {_error(tap.error)}" for tap in near]
+    if found.before > found.error * _NO_STEP:
+        lines.append(
+            f"  note         what the node reads is off by {_error(found.before)} already: the error grows from node to"
+            " node, and no single one makes it"
+        )
     if found.hiding:
         names = ", ".join(map(repr, found.hiding))
         lines.append(
             f"  note         the fault vanished while tapped: {names}; it lies in the kernels that fuse them away"
         )
+    if found.missing:
+        lines.append(f"  note         not seen, since the engine lacks them: {', '.join(map(repr, found.missing))}")
     lines.append(f"  cost         {found.builds} builds")
     return lines

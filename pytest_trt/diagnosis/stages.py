@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from pytest_trt.spec.model import Model
     from pytest_trt.spec.shapes import Shape
 
-__all__ = ["Subject", "attribute_case"]
+__all__ = ["STAGES", "Subject", "attribute_case"]
 
 # So few runs show a race that happens in one run of three in 70 % of the cases.
 _RUNS = 4
 # The distance of a single other build may be small by chance.
 _OTHER_BUILDS = 2
 _LATE = "not run: the time for explanations was over"
+# The engine itself is always looked at: what is said of it needs the others less the fewer there are.
+STAGES: tuple[Culprit, ...] = ("reference", "conversion", "parser", "lottery", "run-to-run")
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Subject:
     shapes: Mapping[str, Shape] | None = None
     given: tuple[list[Sample], list[dict[str, Any]], str] | None = None
     samples: list[Sample] = field(init=False)
+    uncut: Results = field(init=False)  # what is expected of whole batches
     expected: Results = field(init=False)
     reference: str = field(init=False)
 
@@ -60,6 +63,7 @@ class Subject:
         else:
             shapes = self.shapes or self.bench.profile(self.case).at(self.point)
             self.samples, expected, self.reference = self.bench.expected(self.case, shapes, self.limit)
+        self.uncut = expected
         self.expected = [sample.cut(row) for sample, row in zip(self.samples, expected, strict=True)]
 
     def cut(self, rows: Results) -> list[dict[str, Any]]:
@@ -95,10 +99,15 @@ class Subject:
 
 
 def attribute_case(
-    subject: Subject, *, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic
+    subject: Subject,
+    *,
+    seconds: float = 60.0,
+    stages: Collection[str] = STAGES,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Attribution:
-    """Run the stages of *subject* and split its error among them. Stages that would begin after *seconds*, or whose
-    build would take longer than what is left, are left out. Raises what building and running the case itself raises."""
+    """Run the stages of *subject* and split its error among them. Beside the engine as asked, only *stages* are run;
+    those that would begin after *seconds*, or whose build would take longer than what is left, are left out. Raises
+    what building and running the case itself raises."""
     bench, case = subject.bench, subject.case
     start = clock()
 
@@ -106,7 +115,7 @@ def attribute_case(
         return seconds - (clock() - start)
 
     stored, session = bench.engine(case)
-    runs = [subject.run(session) for _ in range(_RUNS)]
+    runs = [subject.run(session) for _ in range(_RUNS if "run-to-run" in stages else 1)]
     build_seconds = float(stored.facts.get("build_seconds") or 0.0)
     # Without any optimization there is no fusion to blame: all that differs from the typed model is the parser's.
     word: Culprit = "parser" if bench.build_options(case).opt_level == 0 else "fusion"
@@ -114,10 +123,12 @@ def attribute_case(
     others: list[Measured | None] = [
         Measured("run-to-run", "another run", rows, subject.judge(rows)) for rows in runs[1:]
     ]
-    stages = [*_graphs(subject, left), *_lowest(subject, left, build_seconds), asked]
-    builds = [_another_build(subject, left, build_seconds) for _ in range(_OTHER_BUILDS)]
-    stages += [*_furthest(builds, asked), *_furthest(others, asked)]
-    return attribute(stages, subject.expected, point=subject.point, seconds=clock() - start)
+    found = [m for m in _graphs(subject, left, stages) if m.word in stages]
+    found += [*(_lowest(subject, left, build_seconds) if "parser" in stages else []), asked]
+    count = _OTHER_BUILDS if "lottery" in stages else 0
+    builds = [_another_build(subject, left, build_seconds) for _ in range(count)]
+    found += [*_furthest(builds, asked), *_furthest(others, asked)]
+    return attribute(found, subject.expected, point=subject.point, seconds=clock() - start)
 
 
 def _furthest(others: list[Measured | None], asked: Measured) -> list[Measured]:
@@ -131,7 +142,7 @@ def _furthest(others: list[Measured | None], asked: Measured) -> list[Measured]:
     return [replace(worst, title=f"{worst.title}{count}")]
 
 
-def _graphs(subject: Subject, left: Callable[[], float]) -> list[Measured]:
+def _graphs(subject: Subject, left: Callable[[], float], stages: Collection[str]) -> list[Measured]:
     bench, case = subject.bench, subject.case
     untyped = bench.model(case.model)
     if not untyped.has_graph or bench.is_prebuilt(case):
@@ -143,6 +154,8 @@ def _graphs(subject: Subject, left: Callable[[], float]) -> list[Measured]:
             "reference", "float32 model, ONNX Runtime", lambda: subject.run_graph(untyped), subject.reference
         )
     title = f"typed model ({case.precision}), ONNX Runtime"
+    if "conversion" not in stages:
+        return [first]
     if left() <= 0:
         return [first, Measured("conversion", title, note=_LATE)]
     typed, note = bench.typed_model(case)[0], ""

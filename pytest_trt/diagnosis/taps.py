@@ -6,23 +6,25 @@ engine are looked at again. Where they are right all at once, the fault vanished
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_trt.accuracy.metrics import plain
-from pytest_trt.spec.model import Model
-from pytest_trt.spec.precision.graph import BFLOAT16, FLOAT, FLOAT16, Names, copy_model, infer_types, node_label
+from pytest_trt.diagnosis.bisect import never
+from pytest_trt.spec.precision.graph import BFLOAT16, FLOAT, FLOAT16, infer_types, node_label
 
 if TYPE_CHECKING:
     import onnx
 
     from pytest_trt.diagnosis.deviation import Results
+    from pytest_trt.diagnosis.tapping import Look
+    from pytest_trt.spec.model import Model
 
 # Tensors and the outputs that hold them -> for each tensor its relative rms error, and whether that is too much.
 Deviations = Callable[[list[str], "Results"], Mapping[str, tuple[float, bool]]]
 
-__all__ = ["Divergence", "Tap", "first_divergence", "with_taps"]
+__all__ = ["Divergence", "Tap", "first_divergence"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ class Divergence:
 
     ``found``: ``tensor`` diverges and nothing that ``node`` reads does; tensors of ``hiding`` lie before it, in the
     same kernels, and could not be looked at. ``vanished``: no engine with a tensor marked had the fault.
-    ``unfinished``: the limit was reached, ``tensor`` is the first one seen so far. ``none``: the outputs themselves do
-    not diverge.
+    ``unfinished``: a limit was reached, ``tensor`` is the first one seen so far. ``none``: the outputs themselves do
+    not diverge. ``before`` is the largest error of what ``node`` reads: near the tensor's own, no single node makes
+    the error. ``missing`` are tensors that the engine does not have. ``between``: an
+    engine whose runs differ is searched for the first tensor that is not the same in all of them.
     """
 
     outcome: Literal["found", "vanished", "unfinished", "none"]
@@ -51,6 +55,14 @@ class Divergence:
     taps: tuple[Tap, ...]
     hiding: tuple[str, ...]
     builds: int
+    before: float = 0.0
+    missing: tuple[str, ...] = ()
+    between: Literal["engine and model", "runs"] = "engine and model"
+
+    @property
+    def error(self) -> float:
+        """The relative rms error of ``tensor``."""
+        return next((tap.error for tap in self.taps if tap.tensor == self.tensor), 0.0)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -59,47 +71,34 @@ class Divergence:
             "node": self.node,
             "operator": self.op_type,
             "hiding": list(self.hiding),
+            "missing": list(self.missing),
+            "between": self.between,
             "builds": self.builds,
+            "error": plain(self.error),
+            "before": plain(self.before),
             "taps": {tap.tensor: {"error": plain(tap.error), "diverges": tap.diverges} for tap in self.taps},
         }
-
-
-def with_taps(model: Model, tensors: Collection[str]) -> tuple[Model, dict[str, str]]:
-    """Return *model* with *tensors* among its outputs, and the outputs' names by tensor: bfloat16, which NumPy does not
-    have, goes through a cast to float32."""
-    import onnx
-
-    proto, types = copy_model(model.proto), infer_types(model.proto)
-    names, found = Names(proto.graph), {}
-    for tensor in tensors:
-        kind, output = types[tensor], tensor
-        if kind == BFLOAT16:
-            kind, output = FLOAT, names.fresh(f"{tensor}_tapped")
-            cast = onnx.helper.make_node("Cast", [tensor], [output], name=names.fresh(f"{output}_cast"), to=FLOAT)
-            proto.graph.node.append(cast)
-        proto.graph.output.append(onnx.helper.make_tensor_value_info(output, kind, None))
-        found[tensor] = output
-    return Model.from_proto(proto, model.name), found
 
 
 def first_divergence(
     model: Model,
     outputs: Results,
-    run: Callable[[Model], Results],
+    look: Look,
     deviations: Deviations,
     fails: Callable[[Results], bool],
     *,
     group: int = 8,
     limit: int = 40,
+    late: Callable[[], bool] = never,
 ) -> Divergence:
     """Search the engine of *model*, a typed model, for the first tensor that diverges.
 
-    *outputs* are those of its engine; *run* builds an engine of another model and returns its outputs. *deviations*
-    says how far tensors of such outputs are from the typed model's, and whether that is too far; *fails* whether the
-    original outputs among them still show the fault. At most *group* tensors are marked at a time, in *limit* builds
-    or fewer.
+    *outputs* are those of its engine; *look* builds an engine that shows some tensors beside them. *deviations* says
+    how far tensors are from the typed model's, and whether that is too far; *fails* whether the original outputs still
+    show the fault. At most *group* tensors are marked at a time, in *limit* builds or fewer, none of which begins once
+    it is *late*.
     """
-    return _Walk(model, run, deviations, fails, group, limit).go(outputs)
+    return _Walk(model, look, deviations, fails, group, limit, late).go(outputs)
 
 
 class _Walk:
@@ -108,23 +107,33 @@ class _Walk:
     def __init__(
         self,
         model: Model,
-        run: Callable[[Model], Results],
+        look: Look,
         deviations: Deviations,
         fails: Callable[[Results], bool],
         group: int,
         limit: int,
+        late: Callable[[], bool],
     ) -> None:
-        self.model, self.run, self.deviations, self.fails = model, run, deviations, fails
-        self.group, self.limit, self.builds = group, limit, 0
+        self.model, self.look, self.deviations, self.fails = model, look, deviations, fails
+        self.group, self.limit, self.late, self.builds = group, limit, late, 0
         self.nodes = list(model.proto.graph.node)
         self.makers = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
         types = infer_types(model.proto)
         self.outputs = [spec.name for spec in model.outputs]
         self.seen: dict[str, Tap] = {}
         self.hiding: dict[str, None] = {}
+        self.missing: dict[str, None] = {}
         self.tappable = {n for n in self.makers if types.get(n) in (FLOAT, FLOAT16, BFLOAT16)} - set(self.outputs)
-        # A constant node's tensor is not computed by the engine.
-        self.tappable -= {n for n, index in self.makers.items() if self.nodes[index].op_type == "Constant"}
+        # What comes from constants alone is not computed by the engine.
+        self.tappable &= self._fed()
+
+    def _fed(self) -> set[str]:
+        """The tensors that depend on the inputs of the model."""
+        fed = {spec.name for spec in self.model.inputs}
+        for node in self.nodes:
+            if not fed.isdisjoint(_reads(node)):
+                fed.update(name for name in node.output if name)
+        return fed
 
     def go(self, outputs: Results) -> Divergence:
         self._look(self.outputs, outputs)
@@ -132,7 +141,7 @@ class _Walk:
         if not wrong or not self.fails(outputs):
             return self._result("none", "")
         first = self._earliest(wrong)
-        while (ahead := self._unseen(first)) and self.builds < self.limit:
+        while (ahead := self._unseen(first)) and self._may_build():
             self._tap(self._spread(ahead))
             first = self._earliest(tap.tensor for tap in self.seen.values() if tap.diverges)
         if self._unseen(first):
@@ -148,21 +157,25 @@ class _Walk:
 
     def _tap(self, tensors: list[str]) -> None:
         """Look at *tensors*; where that makes the fault vanish, at half of them at a time, and at single ones."""
-        tapped, names = with_taps(self.model, tensors)
         self.builds += 1
-        rows = self.run(tapped)
+        rows = self.look(tensors)
+        self.missing.update(dict.fromkeys(name for name in tensors if any(name not in row for row in rows)))
+        tensors = [name for name in tensors if name not in self.missing]
         if self.fails([{name: row[name] for name in self.outputs} for row in rows]):
-            self._look(tensors, [{tensor: row[names[tensor]] for tensor in tensors} for row in rows])
+            self._look(tensors, [{name: row[name] for name in tensors} for row in rows])
         elif len(tensors) == 1:
             self.hiding[tensors[0]] = None
-        else:
+        elif tensors:
             middle = len(tensors) // 2
             for half in (tensors[:middle], tensors[middle:]):
-                if self.builds < self.limit:
+                if self._may_build():
                     self._tap(half)
 
+    def _may_build(self) -> bool:
+        return self.builds < self.limit and not self.late()
+
     def _look(self, tensors: list[str], rows: Results) -> None:
-        found = self.deviations(tensors, rows)
+        found = self.deviations(tensors, rows) if tensors else {}
         self.seen.update({tensor: Tap(tensor, *found[tensor]) for tensor in tensors})
 
     def _earliest(self, tensors: Iterable[str]) -> str:
@@ -181,7 +194,7 @@ class _Walk:
                 walked.add(name)
                 if name in self.seen:
                     continue
-                if name in self.tappable and name not in self.hiding:
+                if name in self.tappable and name not in self.hiding and name not in self.missing:
                     found[name] = self.makers[name]
                 walk.append(name)
         return sorted(found, key=lambda name: found[name])
@@ -196,7 +209,22 @@ class _Walk:
             tuple(sorted(self.seen.values(), key=lambda tap: self.makers.get(tap.tensor, -1))),
             tuple(self.hiding),
             self.builds,
+            self._before(tensor),
+            tuple(self.missing),
         )
+
+    def _before(self, tensor: str) -> float:
+        """The largest error of the tensors next before *tensor* that were looked at."""
+        worst, walk, walked = 0.0, [tensor], {tensor}
+        while walk:
+            index = self.makers.get(walk.pop())
+            for name in () if index is None else _reads(self.nodes[index]):
+                if name in self.seen:
+                    worst = max(worst, self.seen[name].error)
+                elif name not in walked:
+                    walked.add(name)
+                    walk.append(name)
+        return worst
 
 
 def _reads(node: onnx.NodeProto) -> list[str]:

@@ -14,11 +14,9 @@ from pytest_trt.environment import Environment
 from pytest_trt.errors import InputsError
 from pytest_trt.history.git import GitState
 from pytest_trt.history.rows import Row, new_run, spread
+from pytest_trt.latency.trtexec_times import WARMUP_MS, after_warmup, durations, is_query
 
-__all__ = ["TRTEXEC_METRICS", "TRTEXEC_WARMUP_MS", "Imported", "read_samples", "rows_from"]
-
-TRTEXEC_METRICS = ("compute", "latency", "h2d", "d2h")
-TRTEXEC_WARMUP_MS = 200.0  # trtexec's own default of --warmUp
+__all__ = ["Imported", "read_samples", "rows_from"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +35,11 @@ class Imported:
 
 
 def read_samples(
-    path: Path, *, metric: str = "compute", warmup_ms: float = TRTEXEC_WARMUP_MS, name: str | None = None
+    path: Path, *, metric: str = "compute", warmup_ms: float = WARMUP_MS, name: str | None = None
 ) -> list[Imported]:
     """Read *path*, whichever of the two it is. Of trtexec's times, *metric* is taken, and queries that began before
-    *warmup_ms* are left out, as trtexec itself does: it exports them too. *name* is what trtexec's samples are called.
+    *warmup_ms* are left out, as trtexec itself does: its older releases export them too. *name* is what trtexec's
+    samples are called.
 
     Raises InputsError that names the file and what is wrong with it.
     """
@@ -50,7 +49,7 @@ def read_samples(
         raise InputsError(f"{path}: not a JSON file ({type(error).__name__}: {error})") from error
     if isinstance(content, dict) and isinstance(content.get("benchmarks"), list):
         return _pytest_benchmark(path, content)
-    if isinstance(content, list) and content and isinstance(content[0], dict) and "computeMs" in content[0]:
+    if isinstance(content, list) and content and is_query(content[0]):
         return [Imported(name or path.stem, _trtexec(path, content, metric, warmup_ms))]
     raise InputsError(
         f"{path}: neither pytest-benchmark's JSON nor times of trtexec",
@@ -188,18 +187,14 @@ def _commit(info: Mapping[str, Any]) -> GitState | None:
 
 
 def _trtexec(path: Path, content: list[Any], metric: str, warmup_ms: float) -> tuple[float, ...]:
-    if metric not in TRTEXEC_METRICS:
-        raise InputsError(f"{path}: unknown metric {metric!r}; known: {', '.join(TRTEXEC_METRICS)}")
-    try:
-        kept = [entry[f"{metric}Ms"] for entry in content if entry["startComputeMs"] >= warmup_ms]
-    except (KeyError, TypeError) as error:
-        raise InputsError(f"{path}: an entry is not one of trtexec's ({type(error).__name__}: {error})") from error
-    if not kept:
+    durations(str(path), content, metric)  # before any is left out: what is none is said
+    counted = after_warmup(content, warmup_ms)
+    if not counted:
         raise InputsError(
             f"{path}: all {len(content)} queries began in the warm-up, before {warmup_ms:g} ms",
             hint="give the time that trtexec was told with --warmUp",
         )
-    return _checked(path, metric, kept)
+    return tuple(durations(str(path), counted, metric).tolist())
 
 
 def _checked(path: Path, name: str, samples: list[Any]) -> tuple[float, ...]:

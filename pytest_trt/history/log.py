@@ -8,13 +8,12 @@ together with ``cat``: a row that turns up twice counts once.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pytest_trt.errors import UsageError
 from pytest_trt.history.rows import Row
+from pytest_trt.whole_file import write_whole
 
 __all__ = ["HistoryLog"]
 
@@ -35,17 +34,7 @@ class HistoryLog:
         file = self.root / rows[0].time[:7] / f"{rows[0].run}.jsonl"
         lines = [json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False, sort_keys=True) for row in rows]
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=file.parent, prefix=".", suffix=".tmp")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                    stream.write("\n".join(lines) + "\n")
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                Path(name).chmod(0o644)
-                Path(name).replace(file)
-            finally:
-                Path(name).unlink(missing_ok=True)
+            write_whole(file, "\n".join(lines) + "\n")
         except OSError as error:
             raise UsageError(
                 f"--trt-history: {self.root} cannot be written: {error}", hint="name a folder that you may write"

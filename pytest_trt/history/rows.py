@@ -17,6 +17,7 @@ __all__ = ["SCHEMA_VERSION", "Row", "Series", "new_run", "rows_of", "spread"]
 SCHEMA_VERSION = 1
 
 _ACCURACY = ("ok", "max_abs", "rmse", "expected_rms", "cosine", "snr_db", "top1")
+_VERDICT = ("outcome", "ratio", "low", "high", "equals")
 _ENGINE = (
     "plan",
     "plan_bytes",
@@ -160,7 +161,7 @@ def _row(record: Record, run: str, time: str, git: GitState | None, samples: boo
         }
         or None,
         engine=engine,
-        verdict={k: record.verdict[k] for k in ("outcome", "ratio", "low", "high") if k in record.verdict}
+        verdict={k: record.verdict[k] for k in _VERDICT if record.verdict.get(k) is not None}
         if record.verdict
         else None,
     )

@@ -1,14 +1,14 @@
 """Lab: the one object that wires models, backends, artifacts, comparisons, clocks and baselines.
 
-``Catalog`` knows what there is, ``Workshop`` builds and loads it, ``Lab`` judges it. Plugin and CLI are fronts of
-it. It decides nothing by itself: each step is a call to the module whose noun it is, and what happened is written
-into a Record.
+``Catalog`` knows what there is, ``Samples`` what runs through it, ``Workshop`` builds and loads it, ``Lab`` judges it.
+Plugin and CLI are fronts of it. It decides nothing by itself: each step is a call to the module whose noun it is, and
+what happened is written into a Record.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,10 @@ from pytest_trt.errors import AccuracyFailure, EngineFailure
 from pytest_trt.lab.engine_gate import judge_against_baseline, judge_census
 from pytest_trt.lab.explaining import explain_into
 from pytest_trt.lab.points import judge_points
+from pytest_trt.lab.score_gate import judge_scores
 from pytest_trt.lab.workshop import Workshop
 from pytest_trt.record import Record, accuracy_section, latency_section
+from pytest_trt.report.terminal import metric_lines
 from pytest_trt.settings import as_words, options
 from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.case import AS_IS, Case
@@ -30,7 +32,7 @@ from pytest_trt.spec.precision import get_precision
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.comparison import Comparison
-    from pytest_trt.diagnosis.hunt import Bisection, Explanation
+    from pytest_trt.diagnosis.hunt import Bisection, Explanation, Taps
     from pytest_trt.latency.gate import Verdict
     from pytest_trt.latency.timer import Samples
     from pytest_trt.search import Worst
@@ -77,9 +79,9 @@ class Lab(Workshop):
         """Judge the case's outputs at the points of its profile and on its saved regressions, and fill *record*.
 
         *tolerance* overrides the preset, the manifest's and the command line's values; *origin* says where it
-        stands. Raises AccuracyFailure (outputs not close, or worse than the baseline) or EngineFailure (precision not
-        honoured; a shape within the profile refused; structure or tactics not those of the baseline, where that was
-        asked).
+        stands. Raises AccuracyFailure (outputs not close, or they or a metric worse than the baseline), MetricError (a
+        metric cannot be computed) or EngineFailure (precision not honoured; a shape within the profile refused;
+        structure or tactics not those of the baseline, where that was asked).
         """
         from pytest_trt.accuracy.comparison import Comparison
 
@@ -101,11 +103,11 @@ class Lab(Workshop):
         match = self.match(case, record)
         drift = accuracy_sentences(match, record.accuracy["outputs"]) if match.gates else []
         record.accuracy["drift"] = drift
-        explained: list[str] = []
-        if self.settings.explain == "on" or (self.settings.explain == "fail" and not comparison.ok):
-            explained = ["", *explain_into(self, case, record, limits, self.bisect_again(case))]
+        worse = judge_scores(self, record, match, judged.scored)
+        explained = explain_into(self, case, record, limits, self.bisect_again(case), failed=not comparison.ok)
         if not comparison.ok:
-            evidence = [comparison.detail, *explained, "", *judged.evidence(), self.reproduce(case)]
+            told = [*judged.evidence(), *metric_lines(record, doubtful=True)]
+            evidence = [comparison.detail, *explained, "", *told, self.reproduce(case)]
             raise AccuracyFailure(f"{case}: {comparison.summary}", "\n".join(evidence))
         if judged.refused:
             evidence = [*judged.evidence(), "", self.reproduce(case)]
@@ -114,19 +116,31 @@ class Lab(Workshop):
                 "\n".join(evidence),
             )
         if drift and match.gates_on("accuracy"):
-            evidence = [*drift, f"baseline     {match.file}", "", self.reproduce(case)]
+            told = [*drift, *metric_lines(record, doubtful=True)]
+            evidence = [*told, f"baseline     {match.file}", "", self.reproduce(case)]
             raise AccuracyFailure(f"{case}: accuracy regressed against the baseline", "\n".join(evidence))
+        if worse is not None:
+            raise worse
         judge_against_baseline(self.settings, record, match, self.reproduce(case))
         return comparison
 
-    def explain(self, case: Case, *, point: str = "opt", seconds: float | None = None) -> Explanation:
-        """Split the error of *case* at a point of its profile among conversion, parser, fusion, builds and runs, and
-        look at the values of its typed model. Raises what building and running the case raises."""
+    def explain(
+        self,
+        case: Case,
+        *,
+        point: str = "opt",
+        seconds: float | None = None,
+        stages: Collection[str] | None = None,
+    ) -> Explanation:
+        """Split the error of *case* at a point of its profile among conversion, parser, fusion, builds and runs (or
+        some of these *stages*), and look at the values of its typed model. Raises what building and running the case
+        raises."""
         from pytest_trt.diagnosis.hunt import explain
-        from pytest_trt.diagnosis.stages import Subject
+        from pytest_trt.diagnosis.stages import STAGES, Subject
 
         limit = self.settings.explain_seconds if seconds is None else seconds
-        return explain(Subject(self, case, point, self.settings.samples), seconds=limit)
+        subject = Subject(self, case, point, self.settings.samples)
+        return explain(subject, seconds=limit, stages=STAGES if stages is None else stages)
 
     def bisect(
         self,
@@ -137,16 +151,50 @@ class Lab(Workshop):
         on_engine: bool = False,
         group: int = 8,
         limit: int | None = None,
+        seconds: float = 600.0,
+        stages: Collection[str] | None = None,
+        explanation: Explanation | None = None,
+        latency: bool = False,
+        taps: Taps = "outputs",
     ) -> Bisection:
         """Explain *case*, then search the nodes that its precision must leave in float32, or the first tensor of its
         engine that diverges. *anew* searches nodes although the case is close. *on_engine* judges nodes by engines of
-        the case's own backend; *group* is how many tensors are marked at a time; *limit* bounds evaluations and builds.
-        Raises TrtError."""
+        the case's own backend; *group* is how many tensors are marked at a time; *limit* bounds evaluations and builds,
+        of which none begins after *seconds*; *stages* are those that are run beside the engine, by default all. An
+        *explanation* that was made already is not made again. *latency* also measures what the exclusions cost.
+        *taps*: inner tensors are looked at as outputs, or as debug tensors. Raises TrtError."""
         from pytest_trt.diagnosis.hunt import bisect
-        from pytest_trt.diagnosis.stages import Subject
+        from pytest_trt.diagnosis.stages import STAGES, Subject
 
+        found = bisect(
+            self,
+            Subject(self, case, point, self.settings.samples),
+            anew=anew,
+            on_engine=on_engine,
+            group=group,
+            limit=limit,
+            seconds=seconds,
+            stages=STAGES if stages is None else stages,
+            explanation=explanation,
+            taps=taps,
+        )
+        if latency:
+            from pytest_trt.lab.exclusion_cost import with_cost
+
+            found = with_cost(self, case, found)
+        return found
+
+    def bundle(self, case: Case, found: Bisection, *, point: str = "opt") -> list[str]:
+        """Write *case*, which *found* says is not close, into ``settings.bundle``; return what to say of it."""
+        from pytest_trt.diagnosis.stages import Subject
+        from pytest_trt.lab.bundling import bundle_failure
+
+        attribution = found.explanation.attribution
+        if attribution.culprit == "none" or self.settings.bundle is None:
+            return []
         subject = Subject(self, case, point, self.settings.samples)
-        return bisect(self, subject, anew=anew, on_engine=on_engine, group=group, limit=limit)
+        summary = next(stage.summary for stage in reversed(attribution.stages) if stage.ok is False)
+        return bundle_failure(self, self.record(case), subject, summary, found, searched=True)
 
     def tactic_lock(self, case: Case) -> Mapping[str, tuple[int, float]]:
         """The timing-cache entries of the case's baseline, which its build must follow: with ``--trt-lock`` and an
@@ -304,7 +352,7 @@ class Lab(Workshop):
             "model_fingerprint": self.model(case.model).fingerprint,
             **{name: fact for name, fact in stored.facts.items() if name not in left_out},
         }
-        record.precision = {**(record.precision or {}), "recipe": self.typed_model(case)[1].notes}
+        record.precision = {**(record.precision or {}), "recipe": self.typed_outline(case)[1]}
         shapes = self.profile(case).at("opt")
         inputs = self.inputs(case, shapes)
         record.inputs = {

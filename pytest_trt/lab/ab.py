@@ -1,30 +1,24 @@
-"""Old and new engine side by side: where the old one is found, how both take turns, and the verdict on their ratio."""
+"""Old and new engine side by side: where the old one is found, and what its turns with the new one say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_trt.errors import InputsError, ProfileError, RunError, UsageError
+from pytest_trt.lab.turns import History, clock_of, judge_turns, loads_of
 from pytest_trt.spec.case import Case
 
 if TYPE_CHECKING:
     from pytest_trt.artifacts.engines import StoredEngine
-    from pytest_trt.backends import BuildRequest, Clock, Feeds, Session
-    from pytest_trt.baselines.state import Match
+    from pytest_trt.backends import Backend, BuildRequest, Feeds, Plan, Session
     from pytest_trt.lab import Lab
     from pytest_trt.latency.gate import Verdict
-    from pytest_trt.latency.interleave import Interleaved
     from pytest_trt.settings import Settings
 
-__all__ = ["NotAtHand", "OldEngine", "clock_of", "find_engine", "judge_beside", "take_turns"]
-
-Again = Callable[[], "Session"]
-
-# Where loads of one plan differ that is most of the noise, and loading costs less than sampling.
-_ROUNDS_A_LOAD = 3
+__all__ = ["NotAtHand", "OldEngine", "Reloaded", "find_engine", "judge_beside"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +33,10 @@ class NotAtHand(Exception):  # noqa: N818 - no error: the stored number is judge
     """Why there is no old engine to take turns with."""
 
 
-def find_engine(lab: Lab, case: Case, match: Match, present: str) -> OldEngine:
-    """The engine of *match*: the plan that ``--trt-baseline-engine`` names, or the one that the baseline was recorded
-    with, in the cache, or the *present* one (by its plan's digest) where it is the same.
+def find_engine(lab: Lab, case: Case, name: str, entry: Mapping[str, Any], present: str) -> OldEngine:
+    """The engine of the recording *entry*, the ``recent`` one or the ``anchor``: the one that it was recorded with, in
+    the cache, or the *present* one (by its plan's digest) where it is the same. For the recent one that is the plan
+    which ``--trt-baseline-engine`` names, if it does.
 
     A plan from a file is executed only where its digest was named: by ``--trt-trust``, the manifest, or the baseline
     itself, which says the digest of the engine that it was recorded with. Raises UnsafeModelError.
@@ -49,10 +44,10 @@ def find_engine(lab: Lab, case: Case, match: Match, present: str) -> OldEngine:
     from pytest_trt.artifacts.engines import stored_engine
     from pytest_trt.artifacts.prebuilt import read_plan
 
-    settings, entry = lab.settings, match.entry or {}
+    settings = lab.settings
     if settings.ab == "off":
         raise NotAtHand("--trt-ab=off")
-    if settings.baseline_engine is not None:
+    if settings.baseline_engine is not None and name == "recent":
         _only_one(lab, case)
         named = (settings.trust, lab.manifest(case).trust, entry.get("plan"))
         path = lab.root / settings.baseline_engine
@@ -71,11 +66,6 @@ def find_engine(lab: Lab, case: Case, match: Match, present: str) -> OldEngine:
     return OldEngine(found, "from the cache")
 
 
-def clock_of(session: Session, settings: Settings) -> Clock:
-    """The clock that both sides are timed by: the one that the case is measured with."""
-    return session.clock(settings.latency_mode, l2_flush=settings.l2_flush, streams=settings.streams)
-
-
 def _only_one(lab: Lab, case: Case) -> None:
     """A plan is one model's, in one precision: against others it would judge something else."""
     lab.judged_against_plan = lab.judged_against_plan or case
@@ -86,61 +76,38 @@ def _only_one(lab: Lab, case: Case) -> None:
         )
 
 
-def take_turns(settings: Settings, clock: str, old: tuple[Again, Feeds], new: tuple[Again, Feeds]) -> Interleaved:
-    """Interleave two engines over several loads of each; a side loads itself anew when it is called. *clock* is the
-    name of the one that both have."""
-    from pytest_trt.latency.interleave import Timed, interleave
-    from pytest_trt.latency.modes import prior_of
-    from pytest_trt.latency.priors import PRIORS
-
-    count = settings.loads * (_ROUNDS_A_LOAD if PRIORS[prior_of(clock)].loads else 1)
-
-    def rounds() -> Iterator[tuple[Timed, Timed]]:
-        sessions: dict[int, Session] = {}
-        for number in range(count):
-            # Where an engine lies in memory decides how fast it is: neither is always the first to be placed.
-            for index in (0, 1) if number % 2 == 0 else (1, 0):
-                again, feeds = (old, new)[index]
-                sessions[index] = again()
-                sessions[index].stage(feeds)
-            before, after = (Timed(sessions[index].launch, clock_of(sessions[index], settings)) for index in (0, 1))
-            yield before, after
-
-    return interleave(rounds(), warmup_seconds=settings.warmup, round_seconds=settings.duration / count)
-
-
-def judge_beside(lab: Lab, case: Case, old: OldEngine, clock: str, limit: float) -> tuple[Verdict, dict[str, Any]]:
+def judge_beside(
+    lab: Lab, case: Case, old: OldEngine, clock: str, limit: float, history: History = lambda _: ()
+) -> tuple[Verdict, dict[str, Any]]:
     """Let *old* and the case's engine take turns; the verdict, and what the record says besides. Raises NotAtHand where
     *old* cannot run the case; what is the reason for that itself where it was named by ``--trt-baseline-engine``."""
     import numpy as np
-
-    from pytest_trt.latency.gate import decide
-    from pytest_trt.latency.modes import prior_of
 
     feeds = lab.samples(case, lab.profile(case).at("opt"), 1)[0][0].feeds
     present = lab.engine(case)[0]
     with lab.device_lock(case.backend), ExitStack() as stack:
         try:
-            loads = stack.enter_context(_Reloaded(lab, case, old.stored.plan))
+            request = _request(lab, case, old.stored.plan)
+            loads = stack.enter_context(Reloaded(lab.backend(case.backend), old.stored.plan, request))
             _try(loads, feeds, clock, lab.settings)
         except (RunError, InputsError, ProfileError) as error:
             if lab.settings.baseline_engine is not None:
                 raise
             raise NotAtHand(f"the baseline's engine cannot run this case: {error.message}") from error
-        found = take_turns(lab.settings, clock, (loads.again, feeds), (lambda: lab.reload(case), feeds))
-    same = old.stored.plan_digest == present.plan_digest
-    # One request, two builds: nothing but the lottery can be between them. Where the request changed, the difference
-    # is what was asked for: these two engines.
-    lottery = not same and old.stored.digest == present.digest
-    verdict = decide(
-        list(found.baseline_ms),
-        list(found.candidate_ms),
-        threshold=limit,
-        clock=prior_of(clock),
-        paired=True,
-        repeats="loads",
-        rebuilt=lottery,
-    )
+        same = old.stored.plan_digest == present.plan_digest
+        verdict, found = judge_turns(
+            lab.settings,
+            clock,
+            (loads.again, feeds),
+            (lambda: lab.reload(case), feeds),
+            threshold=limit,
+            # One request, two builds: nothing but the lottery can be between them. Where the request changed, the
+            # difference is what was asked for: these two engines.
+            rebuilt=not same and old.stored.digest == present.digest,
+            history=history,
+        )
+    ratios = np.median(found.candidate_ms / found.baseline_ms, axis=1)
+    first = loads_of(lab.settings, clock)
     about = {
         "origin": old.origin,
         "baseline_plan": old.stored.plan_digest,
@@ -149,13 +116,15 @@ def judge_beside(lab: Lab, case: Case, old: OldEngine, clock: str, limit: float)
         "samples": found.baseline_ms.shape[1],
         "baseline_ms": _rounded(np.median(np.median(found.baseline_ms, axis=1))),
         "candidate_ms": _rounded(np.median(np.median(found.candidate_ms, axis=1))),
-        "round_ratios": [_rounded(ratio) for ratio in np.median(found.candidate_ms / found.baseline_ms, axis=1)],
+        "round_ratios": [_rounded(ratio) for ratio in ratios],
+        # After as many loads in every run: what it says of their noise must not depend on how it came out.
+        "equals": {"loads": first, "ratio": _rounded(np.median(ratios[:first]))} if same else None,
         "conditions": found.conditions,
     }
     return verdict, about
 
 
-def _try(loads: _Reloaded, feeds: Feeds, clock: str, settings: Settings) -> None:
+def _try(loads: Reloaded, feeds: Feeds, clock: str, settings: Settings) -> None:
     """Load the old engine and run it once. Raises what keeps it from running, or from being timed by *clock*."""
     session = loads.again()
     session.stage(feeds)
@@ -165,7 +134,7 @@ def _try(loads: _Reloaded, feeds: Feeds, clock: str, settings: Settings) -> None
     session.run(feeds)
 
 
-def _request(lab: Lab, case: Case, plan: bytes) -> BuildRequest:
+def _request(lab: Lab, case: Case, plan: Plan) -> BuildRequest:
     """What *plan* is loaded with: the case's request, with the profiles that the plan holds."""
     request = lab.blueprint(case)
     if case.backend != "tensorrt":
@@ -176,15 +145,14 @@ def _request(lab: Lab, case: Case, plan: bytes) -> BuildRequest:
     return replace(request, profiles=hold(lab.profile(case), held))
 
 
-class _Reloaded:
+class Reloaded:
     """An engine that is loaded again and again, each time beside the one before where both fit."""
 
-    def __init__(self, lab: Lab, case: Case, plan: bytes) -> None:
-        self._backend, self._plan = lab.backend(case.backend), plan
+    def __init__(self, backend: Backend, plan: Plan, request: BuildRequest) -> None:
+        self._backend, self._plan, self._request = backend, plan, request
         self._session: Session | None = None
-        self._request = _request(lab, case, plan)
 
-    def __enter__(self) -> _Reloaded:
+    def __enter__(self) -> Reloaded:
         return self
 
     def __exit__(self, *exc: object) -> None:

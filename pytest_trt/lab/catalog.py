@@ -1,8 +1,8 @@
-"""Catalog: what there is to test. Manifests, models, profiles, inputs, references and tolerances, by a case's names."""
+"""Catalog: what there is to test. Manifests, models, graphs, plans and tolerances, by a case's names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,22 +15,17 @@ from pytest_trt.errors import BackendUnavailableError, ManifestError, TrtError, 
 from pytest_trt.settings import Settings, options
 from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.case import AS_IS, NO_AXES, Axes, Case
-from pytest_trt.spec.default_profile import DEFAULT_PROFILE, default_profile
+from pytest_trt.spec.default_profile import DEFAULT_PROFILE
 from pytest_trt.spec.manifest import MANIFEST_NAME, Manifest
 from pytest_trt.spec.precision import get_precision
-from pytest_trt.spec.shapes import Profile, Shape
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.tolerance import ToleranceSet
     from pytest_trt.artifacts.engines import StoredEngine
-    from pytest_trt.spec.inputs import InputSet, Sample
     from pytest_trt.spec.interface import Interface
     from pytest_trt.spec.model import Model
-    from pytest_trt.spec.regressions import Regressions
 
 __all__ = ["Catalog"]
-
-_SYNTHETIC_SAMPLES = 4
 
 
 class Catalog:
@@ -47,8 +42,6 @@ class Catalog:
         self._graphs: dict[tuple[str, str], Model] = {}
         self._broken: dict[str, TrtError] = {}
         self._interfaces: dict[str, Interface] = {}
-        self._inputs: dict[str, InputSet | None] = {}
-        self._synthetic: dict[tuple[str, str], InputSet] = {}
 
     @cached_property
     def store(self) -> Store:
@@ -115,6 +108,11 @@ class Catalog:
         build option that the backend lacks.
         """
         settings = self.settings
+        if settings.engine and "tensorrt" not in (axes.backends or self.backend_names):
+            raise UsageError(
+                f"--trt-engine={settings.engine}: only the backend tensorrt runs a plan, and it is not tested here",
+                hint="add --trt-backend=tensorrt, or leave --trt-engine out",
+            )
         precisions = axes.precisions or settings.precision or manifest.precisions
         for name in precisions:
             get_precision(name)
@@ -214,111 +212,6 @@ class Catalog:
         if key not in self._graphs:
             self._graphs[key] = obtain_graph(self.store, self.model(case.model), case.graph, self.progress)
         return self._graphs[key]
-
-    def profile(self, case: Case) -> Profile:
-        """The case's profile, checked against the model. Raises ProfileError."""
-        return next(profile for profile in self.profiles(case) if profile.name == case.profile)
-
-    def profiles(self, case: Case) -> tuple[Profile, ...]:
-        """All profiles of the case's model, each checked against it; a derived one where the manifest has none."""
-        manifest, model = self.manifest(case), self.model(case.model)
-        found = tuple(manifest.profiles.values()) or model.profiles[:1]
-        if not found:
-            real = self._real_inputs(manifest)
-            rows = manifest.inputs_file is not None or manifest.inputs_source is not None
-            found = (default_profile(model.inputs, real.sets if real else (), rows=rows),)
-        for profile in found:
-            profile.validate(model.inputs)
-        return found
-
-    def inputs(self, case: Case, shapes: Mapping[str, Shape]) -> InputSet:
-        """The user's input samples, or labelled synthetic ones. Raises InputsError.
-
-        Beyond the corners, which the user's samples must fit, their values are repeated or cut to the shape.
-        """
-        from pytest_trt.spec.shape_points import fitted
-        from pytest_trt.spec.synthetic import synthetic_inputs
-
-        manifest, key = self.manifest(case), (case.model, str(sorted(shapes.items())))
-        real = self._real_inputs(manifest)
-        if real is not None:
-            return real if self.settings.shapes in ("opt", "corners") else fitted(real, shapes)
-        if key not in self._synthetic:
-            self._synthetic[key] = synthetic_inputs(
-                self.model(case.model).inputs,
-                shapes,
-                seed=self.settings.seed,
-                ranges=manifest.ranges,
-                count=_SYNTHETIC_SAMPLES,
-            )
-        return self._synthetic[key]
-
-    def _real_inputs(self, manifest: Manifest) -> InputSet | None:
-        from pytest_trt.artifacts.models import call_inputs_source
-        from pytest_trt.spec.input_files import inputs_from_arrays, load_inputs
-
-        if manifest.name not in self._inputs:
-            model, source = self.model(manifest.name), self._files_of_inputs(manifest)
-            found = None
-            if source is not None:
-                found = load_inputs(
-                    source,
-                    model.inputs,
-                    labels=manifest.labels,
-                    model_outputs=model.outputs,
-                    allow_nonfinite=manifest.allow_nonfinite,
-                )
-            elif manifest.inputs_source is not None:
-                found = inputs_from_arrays(
-                    call_inputs_source(manifest),
-                    model.inputs,
-                    origin=manifest.inputs_source,
-                    labels=manifest.labels,
-                    allow_nonfinite=manifest.allow_nonfinite,
-                )
-            self._inputs[manifest.name] = replace(found, synthetic=True) if found and manifest.synthetic else found
-        return self._inputs[manifest.name]
-
-    def _files_of_inputs(self, manifest: Manifest) -> Path | None:
-        if manifest.inputs_file is not None:
-            return manifest.inputs_file
-        has_sets = manifest.inputs_source is None and any(manifest.folder.glob("test_data_set_*"))
-        return manifest.folder if has_sets else None
-
-    def samples(self, case: Case, shapes: Mapping[str, Shape], limit: int | None) -> tuple[list[Sample], str]:
-        """The samples at *shapes*, and the fingerprint of exactly these."""
-        inputs = self.inputs(case, shapes)
-        samples = inputs.samples(shapes, limit=limit)
-        return samples, f"{inputs.fingerprint}@{sorted(shapes.items())}[:{limit}]"
-
-    def expected(
-        self, case: Case, shapes: Mapping[str, Shape], limit: int | None
-    ) -> tuple[list[Sample], list[dict[str, Any]], str]:
-        """The samples at *shapes*, their expected outputs (stored ones, else the reference's), and who made these."""
-        samples, fingerprint = self.samples(case, shapes, limit)
-        stored = [sample.expected for sample in samples]
-        if all(stored):
-            return samples, [dict(outputs) for outputs in stored if outputs], "stored outputs"
-        return samples, *self.expected_of(case, samples, fingerprint)
-
-    def expected_of(self, case: Case, samples: Sequence[Sample], fingerprint: str) -> tuple[list[dict[str, Any]], str]:
-        """The reference's outputs for *samples*, and who made them."""
-        from pytest_trt.artifacts.called_reference import obtain_called_reference
-        from pytest_trt.artifacts.references import obtain_reference
-
-        manifest, model = self.manifest(case), self.model(case.model)
-        if manifest.reference or not model.has_graph:
-            reference = obtain_called_reference(self.store, manifest, model, samples, fingerprint, self.progress)
-        else:
-            reference = obtain_reference(self.store, model, samples, fingerprint, self.progress)
-        return list(reference.outputs), reference.origin
-
-    def regressions(self, case: Case) -> Regressions:
-        """The inputs on which the model failed before, as far as they lie within the case's profile."""
-        from pytest_trt.spec.regressions import load_regressions, regressions_folder
-
-        folder = regressions_folder(self.manifest(case).file)
-        return load_regressions(folder, self.model(case.model).inputs, self.profile(case))
 
     def tolerance(self, case: Case, overrides: Mapping[str, Any] | None = None, origin: str = "") -> ToleranceSet:
         """Preset of the precision < manifest < command line < marker; each value knows where it comes from."""

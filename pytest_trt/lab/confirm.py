@@ -7,6 +7,7 @@ as JSON.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def _measure_again(lab: Lab, case: Case, limit: float) -> dict[str, Any]:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    timeout=_GRACE_S + 10 * (settings.duration + settings.warmup) * (settings.loads + 1),
+                    timeout=_GRACE_S + 40 * (settings.duration + settings.warmup) * (settings.loads + 1),
                     check=False,
                 )
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -111,8 +112,10 @@ def _failed(case: Case, why: str) -> RunError:
 
 def main(folder: str) -> None:
     """The child: measure what *folder* describes, and leave the verdict there."""
+    from pytest_trt.backends.nvml import disregard
     from pytest_trt.lab import Lab
 
+    disregard(os.getppid())  # it waits for us, and keeps its context
     with Path(folder, _JOB).open("rb") as file:
         job = pickle.load(file)
     case, result = Case.from_json(job["case"]), {}

@@ -8,6 +8,7 @@ from pytest_trt.errors import TrtError
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.tolerance import ToleranceSet
+    from pytest_trt.diagnosis.hunt import Explanation
     from pytest_trt.diagnosis.stages import Subject
     from pytest_trt.lab.workshop import Workshop
     from pytest_trt.record import Record
@@ -19,19 +20,41 @@ __all__ = ["explain_into"]
 _SAMPLES = 8
 
 
-def explain_into(lab: Workshop, case: Case, record: Record, limits: ToleranceSet, command: str) -> list[str]:
-    """Explain *case* where the accuracy section of *record* says that it fails, else at opt; fill
-    ``record.explanation`` and return the table. What cannot be explained says so: the failure must not be lost."""
+def explain_into(
+    lab: Workshop, case: Case, record: Record, limits: ToleranceSet, command: str, *, failed: bool
+) -> list[str]:
+    """Explain *case* where the accuracy section of *record* says that it fails, else at opt, if the settings ask for
+    that; fill ``record.explanation`` and return the table. A case that *failed* is bundled as well, where a folder is
+    given. What cannot be explained says so: the failure must not be lost."""
+    settings = lab.settings
+    wanted = settings.explain == "on" or (settings.explain == "fail" and failed)
+    if not wanted and not (failed and settings.bundle):
+        return []
+    lab.progress(f"explaining {case.id}")
+    try:
+        subject = _subject(lab, case, record, limits)
+    except TrtError as error:
+        return ["", f"not explained: {error.message}"]
+    lines, found = _explained(subject, record, command) if wanted else ([], None)
+    if failed and settings.bundle:
+        from pytest_trt.diagnosis.hunt import Bisection
+        from pytest_trt.lab.bundling import bundle_failure
+
+        summary = str((record.accuracy or {}).get("summary", ""))
+        lines += bundle_failure(lab, record, subject, summary, None if found is None else Bisection(found))
+    return ["", *lines]
+
+
+def _explained(subject: Subject, record: Record, command: str) -> tuple[list[str], Explanation | None]:
     from pytest_trt.diagnosis.hunt import explain
     from pytest_trt.diagnosis.present import explanation_lines
 
-    lab.progress(f"explaining {case.id}")
     try:
-        found = explain(_subject(lab, case, record, limits), seconds=lab.settings.explain_seconds)
+        found = explain(subject, seconds=subject.bench.settings.explain_seconds)
     except TrtError as error:
-        return [f"not explained: {error.message}"]
+        return [f"not explained: {error.message}"], None
     record.explanation = found.to_json()
-    return explanation_lines(found, command)
+    return explanation_lines(found, command), found
 
 
 def _subject(lab: Workshop, case: Case, record: Record, limits: ToleranceSet) -> Subject:

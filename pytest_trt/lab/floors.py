@@ -71,7 +71,7 @@ def _obtain(lab: Workshop, case: Case) -> Floors:
 
     if not lab.model(case.model).has_graph:
         raise UnsupportedError(f"{case.model} has no ONNX graph, so its precision floor cannot be measured")
-    typed, _ = lab.typed_model(case)
+    typed, _ = lab.typed_outline(case)
     shapes = lab.profile(case).at("opt")
     _, fingerprint = lab.samples(case, shapes, lab.settings.samples)
     ingredients = {

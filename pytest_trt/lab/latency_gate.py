@@ -6,6 +6,7 @@ the baseline's engine is at hand; the stored number is compared as well, and onl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from pytest_trt.baselines.anchors import judge_latency, recordings
 from pytest_trt.errors import LatencyFailure
 from pytest_trt.lab.ab import NotAtHand, find_engine, judge_beside
 from pytest_trt.lab.confirm import confirm
+from pytest_trt.lab.past import Past
 
 if TYPE_CHECKING:
     from pytest_trt.baselines.state import Match
@@ -28,9 +30,10 @@ __all__ = ["judge"]
 def judge(lab: Lab, case: Case, record: Record, match: Match, summary: Summary, limit: float) -> Verdict | None:
     """The verdict on *case*, with all about it in ``record.verdict``; one that gates and is not green is confirmed.
 
-    ``method`` there is ``interleaved``, or ``stored`` with the reason in ``not_interleaved``; an anchor is a stored
-    number as well, and the worse verdict counts. None where there is neither the old engine nor a stored number of the
-    same clock. Raises LatencyFailure for a regression that gates, and what reading ``--trt-baseline-engine`` raises.
+    ``method`` there is ``interleaved``, or ``stored`` with the reason in ``not_interleaved``. The recent recording and
+    the anchor both judge, each by its engine or else by its stored number, and the worse verdict counts. None where
+    there is neither an old engine nor a stored number of the same clock. Raises LatencyFailure for a regression that
+    gates, and what reading ``--trt-baseline-engine`` raises.
     """
     verdict = _once(lab, case, record, match, summary, limit)
     if verdict is None or not (record.verdict or {})["gates"]:
@@ -44,25 +47,36 @@ def judge(lab: Lab, case: Case, record: Record, match: Match, summary: Summary, 
 
 def _once(lab: Lab, case: Case, record: Record, match: Match, summary: Summary, limit: float) -> Verdict | None:
     clock, plan = (record.latency or {})["clock"], (record.engine or {})["plan"]
-    numbers = partial(judge_latency, match, summary, plan=plan, clock=clock, threshold=limit)
-    beside: Verdict | None = None
-    about: dict[str, Any]
-    try:
-        old = find_engine(lab, case, match, plan)
-        beside, about = judge_beside(lab, case, old, clock, match.threshold(limit))
-    except NotAtHand as reason:
-        about = {"not_interleaved": str(reason)}
-    judged, alone = numbers(recent=beside), numbers()
+    past = Past(lab, case, clock)
+    numbers = partial(
+        judge_latency, match, summary, plan=plan, clock=clock, threshold=limit, history=past.medians_of_plan
+    )
+    beside: dict[str, Verdict] = {}
+    told: dict[str, dict[str, Any]] = {}
+    entries = recordings(match) or {"recent": {}}
+    for name, entry in entries.items():
+        if name == "anchor" and "recent" in beside and _same_engine(lab, entries):
+            beside[name], told[name] = beside["recent"], told["recent"]
+            continue
+        try:
+            old = find_engine(lab, case, name, entry, plan)
+            beside[name], told[name] = judge_beside(
+                lab, case, old, clock, match.threshold(limit), past.ratios_of_equals
+            )
+        except NotAtHand as reason:
+            told[name] = {"not_interleaved": str(reason)}
+    judged, alone = numbers(beside=beside), numbers()
     if judged is None:
         _say_clocks(record, match)
         return None
-    about["method"] = "interleaved" if beside is not None and judged.against == "recent" else "stored"
-    if beside is not None:
-        stored = alone.verdicts.get("recent") if alone else None
+    against, about = judged.against, dict(told[judged.against])
+    about["method"] = "interleaved" if against in beside else "stored"
+    if against in beside:
+        stored = alone.verdicts.get(against) if alone else None
         about["stored"] = stored.to_json() if stored else None
         # Whatever became of the engine: the old one itself is slower now than it was.
-        if stored and stored.outcome.value == "fail" and beside.outcome.value != "fail":
-            then = (match.entry or {})["latency"]["median_ms"]
+        if stored and stored.outcome.value == "fail" and beside[against].outcome.value != "fail":
+            then = entries[against]["latency"]["median_ms"]
             about["machine"] = (
                 f"this machine is slower than when the baseline was recorded: its engine takes"
                 f" {about['baseline_ms']:.4g} ms now, {then:.4g} ms then"
@@ -71,6 +85,12 @@ def _once(lab: Lab, case: Case, record: Record, match: Match, summary: Summary, 
     gates = match.gates_on("latency") or (lab.settings.baseline_engine is not None and not match.gates)
     record.verdict = {**judged.to_json(), "clock": clock, "gates": gates, **about}
     return judged.verdict
+
+
+def _same_engine(lab: Lab, entries: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether recent recording and anchor stand for one plan: a verdict on the ratio is then one on both."""
+    named = lab.settings.baseline_engine is not None
+    return not named and entries["recent"].get("plan") == entries["anchor"].get("plan")
 
 
 def _say_clocks(record: Record, match: Match) -> None:

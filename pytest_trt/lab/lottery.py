@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends import Built, Session
     from pytest_trt.lab.workshop import Workshop
 
-__all__ = ["draw"]
+__all__ = ["distance", "draw", "same"]
 
 # Loads of one plan differ as well: the engines are measured in turn, this often each.
 _ROUNDS = 3
@@ -58,8 +58,8 @@ def draw(lab: Workshop, case: Case, record: Record, reproduce: str) -> None:
         "build_seconds": [one.facts.get("build_seconds") for one in built],
         "medians_ms": [float(f"{value:.5g}") for value in medians],
         "spread": round(max(medians) / min(medians) - 1, 5),
-        "equal_outputs": all(_same(outputs[0], other) for other in outputs[1:]),
-        "max_abs": max((_distance(outputs[0], other) for other in outputs[1:]), default=0.0),
+        "equal_outputs": all(same(outputs[0], other) for other in outputs[1:]),
+        "max_abs": max((distance(outputs[0], other) for other in outputs[1:]), default=0.0),
         "equal_tactics": _equal_tactics(built),
         "wrong": wrong,
         "simulated": record.simulated,
@@ -91,11 +91,13 @@ def _measure(lab: Workshop, sessions: list[Session], feeds: Any) -> list[float]:
     return [median(taken) for taken in times]
 
 
-def _same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> bool:
+def same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> bool:
+    """Whether two engines gave the same outputs, bit for bit; an entry for each sample."""
     return all(a[name].tobytes() == b[name].tobytes() for a, b in zip(left, right, strict=True) for name in a)
 
 
-def _distance(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> float:
+def distance(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> float:
+    """The largest absolute difference between the outputs of two engines; an entry for each sample."""
     from pytest_trt.accuracy.measurement import measure
 
     found = (

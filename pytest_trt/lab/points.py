@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.errors import RunError
+from pytest_trt.errors import RunError, TrtError
+from pytest_trt.lab.task_scores import Scored, score_samples
 from pytest_trt.spec.shape_points import left_out, points
 from pytest_trt.spec.shapes import Shape, format_shape
 
@@ -32,6 +33,7 @@ class Judged:
 
     ``rows`` has a row per point for the record: shapes, samples, reference, ok. ``refused`` are the points at which the
     engine did not run, ``missed`` what could not be judged; a sentence each.
+    ``scored`` are the metrics at opt, or what kept them from being computed; None where an output does not fit.
     """
 
     corners: list[Comparison] = field(default_factory=list)
@@ -40,6 +42,7 @@ class Judged:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
+    scored: list[Scored] | TrtError | None = None
 
     @property
     def failed(self) -> list[str]:
@@ -131,6 +134,11 @@ def _judge(
     ]
     row["ok"] = all(comparison.ok for comparison in comparisons)
     found += comparisons
+    if name == "opt" and not any(comparison.misfit for comparison in comparisons):
+        try:
+            judged.scored = score_samples(lab, case, samples, outputs, expected)
+        except TrtError as error:
+            judged.scored = error  # outputs that are not close say more
 
 
 def shapes_text(shapes: Mapping[str, Shape]) -> str:

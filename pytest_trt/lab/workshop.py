@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends import BuildRequest, Calibration, Progress, Session, silent
-from pytest_trt.errors import RunError, UnsupportedError, UsageError
-from pytest_trt.lab.catalog import Catalog
+from pytest_trt.errors import BuildError, RunError, StaleModelError, UnsupportedError, UsageError
+from pytest_trt.lab.samples import Samples
 from pytest_trt.settings import Settings
 from pytest_trt.spec.case import Case
 from pytest_trt.spec.interface import hold
@@ -30,14 +31,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Workshop"]
 
+# What a manifest says of a precision's ranges, and not of its recipe.
+_OF_CALIBRATION = ("calibration", "percentile", "samples", "ranges")
 
-class Workshop(Catalog):
+
+class Workshop(Samples):
     """A catalog that can build. One engine is loaded at a time; ``close`` frees it."""
 
     def __init__(self, settings: Settings, root: Path, progress: Progress = silent) -> None:
         super().__init__(settings, root, progress)
         self._typed: dict[tuple[str, str, str], tuple[Model, RecipeResult]] = {}
+        self._outlines: dict[tuple[str, str, str], tuple[Model, Mapping[str, Any]]] = {}
         self._engine: tuple[Case, StoredEngine, Session] | None = None
+        self.unbuildable: dict[Case, BuildError] = {}  # not tried again, unless somebody empties this
         self.floors: dict[Case, Floors] = {}  # measured by lab.floors
         self.judged_against_plan: Case | None = None  # --trt-baseline-engine is one engine
 
@@ -59,9 +65,7 @@ class Workshop(Catalog):
         if key not in self._typed:
             precision, model = get_precision(case.precision), self.graph(case)
             options = dict(self.manifest(case).precision.get(case.precision, {}))
-            calibration: dict[str, Any] = {
-                name: options.pop(name) for name in ("calibration", "percentile", "samples") if name in options
-            }
+            calibration = {name: options.pop(name) for name in _OF_CALIBRATION if name in options}
             recipe = precision.make_recipe(**options)
             ranges = self._ranges(case, precision, options, calibration)
             result = apply_recipe(recipe, model.proto, ranges)
@@ -69,7 +73,33 @@ class Workshop(Catalog):
             while len(self._typed) >= 2:
                 del self._typed[next(iter(self._typed))]
             self._typed[key] = Model.from_proto(result.proto, model.name), result
+            self._outlines.pop(key, None)  # one copy is enough
         return self._typed[key]
+
+    def typed_outline(self, case: Case) -> tuple[Model, Mapping[str, Any]]:
+        """The typed model and its recipe's notes. Where the store knows fingerprint, inputs and outputs, the graph is
+        only made if something asks for it. Raises PrecisionError."""
+        from pytest_trt.artifacts.typed_models import recall_typed
+
+        def make() -> tuple[Model, Mapping[str, Any]]:
+            model, result = self.typed_model(case)
+            return model, result.notes
+
+        key = (case.model, case.precision, case.graph)
+        if key in self._typed or not self.model(case.model).has_graph or self.is_prebuilt(case):
+            return make()
+        if key not in self._outlines:
+            precision, source = get_precision(case.precision), self.graph(case)
+            options = dict(self.manifest(case).precision.get(case.precision, {}))
+            calibration = {name: options.pop(name) for name in _OF_CALIBRATION if name in options}
+            ranges = self._ranges(case, precision, options, calibration)
+            outline = recall_typed(self.store, source, precision, options, ranges, make)
+            if key in self._typed:
+                return outline
+            while len(self._outlines) >= 2:
+                del self._outlines[next(iter(self._outlines))]
+            self._outlines[key] = outline
+        return self._outlines[key]
 
     def conversion(self, case: Case) -> Conversion:
         """The case's recipe and its needs, with nothing excluded by name yet. Raises PrecisionError."""
@@ -77,9 +107,7 @@ class Workshop(Catalog):
 
         precision = get_precision(case.precision)
         options = dict(self.manifest(case).precision.get(case.precision, {}))
-        calibration: dict[str, Any] = {
-            name: options.pop(name) for name in ("calibration", "percentile", "samples") if name in options
-        }
+        calibration = {name: options.pop(name) for name in _OF_CALIBRATION if name in options}
         excluded = tuple(options.pop("exclude_nodes", ()))
         ranges = self._ranges(case, precision, options, calibration)
         return Conversion(self.graph(case), precision, ranges, options, excluded)
@@ -94,15 +122,19 @@ class Workshop(Catalog):
     ) -> Mapping[str, tuple[float, float]] | None:
         if not precision.calibrated:
             return None
+        if "ranges" in calibration:
+            from pytest_trt.spec.precision.stored_ranges import read_ranges
+
+            return read_ranges(calibration["ranges"])
         from pytest_trt.artifacts.calibration import CalibrationOptions, obtain_ranges
-        from pytest_trt.spec.precision.ranges import calibration_tensors
+        from pytest_trt.artifacts.typed_models import recall_tensors
 
         model = self.graph(case)
         samples, fingerprint = self._calibration_samples(case, calibration.get("samples"))
         chosen = CalibrationOptions(
             calibration.get("calibration", precision.calibration), calibration.get("percentile", 99.99)
         )
-        tensors = calibration_tensors(model.proto, options, precision.name)
+        tensors = recall_tensors(self.store, model, options, precision.name)
         return obtain_ranges(self.store, model, tensors, samples, fingerprint, chosen, self.progress)
 
     def _calibration(self, case: Case) -> Calibration | None:
@@ -140,7 +172,7 @@ class Workshop(Catalog):
         together = self.profiles(case) if wanted.profiles_per_engine == "all" else ()
         if self.is_prebuilt(case):
             together = hold(self.profile(case), self.plan_interface(case.model).profiles)
-        model, precision = self.typed_model(case)[0], get_precision(case.precision)
+        model, precision = self.typed_outline(case)[0], get_precision(case.precision)
         built_here = not self.is_prebuilt(case)
         return BuildRequest(
             model,
@@ -205,20 +237,40 @@ class Workshop(Catalog):
                 timeout_s=settings.build_timeout,
             )
 
+    def timings(self, backend: str) -> bytes | None:
+        """The tactic timings that builds of *backend* left; None without any, and with ``--trt-timing-cache=off``."""
+        from pytest_trt.artifacts.timing_cache import load_timing_cache
+
+        return load_timing_cache(self.store, self.backend(backend)) if self.settings.timing_cache == "on" else None
+
     def engine(self, case: Case) -> tuple[StoredEngine, Session]:
         """The case's engine, built or cached, and loaded; one is loaded at a time. Raises BuildError, RunError."""
-        from pytest_trt.artifacts.engines import obtain_engine
-
         if self._engine is None or self._engine[0] != case:
             self.close()
-            backend, request = self.backend(case.backend), self.request(case)
-            stored = self.plan(case.model) if self.is_prebuilt(case) else obtain_engine(
-                self.store, backend, request, label=case.id, progress=self.progress,
-                exclusive=lambda: self.device_lock(case.backend), timing_cache=self.settings.timing_cache == "on",
-                isolate=self.settings.isolate, build_timeout_s=self.settings.build_timeout,
-            )  # fmt: skip
-            self._engine = case, stored, backend.load(stored.plan, request)
+            if case in self.unbuildable:
+                raise self.unbuildable[case].again()
+            try:
+                stored, request = self._obtain(case)
+            except StaleModelError:
+                # What was remembered of the typed model is wrong, and it is made by now: its real key is at hand.
+                stored, request = self._obtain(case)
+            except BuildError as error:
+                self.unbuildable[case] = error.again()  # minutes of building, or a timeout, that repeat in each part
+                raise
+            self._engine = case, stored, self.backend(case.backend).load(stored.plan, request)
         return self._engine[1], self._engine[2]
+
+    def _obtain(self, case: Case) -> tuple[StoredEngine, BuildRequest]:
+        from pytest_trt.artifacts.engines import obtain_engine
+
+        request = self.request(case)
+        if self.is_prebuilt(case):
+            return self.plan(case.model), request
+        return obtain_engine(
+            self.store, self.backend(case.backend), request, label=case.id, progress=self.progress,
+            exclusive=lambda: self.device_lock(case.backend), timing_cache=self.settings.timing_cache == "on",
+            isolate=self.settings.isolate, build_timeout_s=self.settings.build_timeout,
+        ), request  # fmt: skip
 
     def adopt(self, case: Case, stored: StoredEngine) -> None:
         """Load *stored* as the case's engine, in place of building or looking for one. Raises RunError."""
@@ -244,8 +296,12 @@ class Workshop(Catalog):
         return session
 
     def device_lock(self, backend: str) -> AbstractContextManager[object]:
-        """Exclusive use of a backend's device across processes, for builds and measurements."""
-        return self.store.lock(f"device-{'gpu' if backend not in ('onnxruntime-cpu', 'fake') else 'cpu'}")
+        """Exclusive use of a backend's device across processes, for builds and measurements. Each GPU has a lock of its
+        own: processes that use several of them, one each, do not wait for one another."""
+        if backend in ("onnxruntime-cpu", "fake"):
+            return self.store.lock("device-cpu")
+        bus_id = self.backend(backend).probe().versions.get("gpu_bus_id", "")
+        return self.store.lock("-".join(["device-gpu", *re.findall(r"\w+", bus_id.lower())]))
 
 
 def _elements(shapes: Mapping[str, Shape]) -> int:

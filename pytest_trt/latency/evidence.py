@@ -22,6 +22,8 @@ Repeats = Literal["processes", "loads", "builds"]
 
 # Repeats that spread this improbably under the noise between processes are taken for builds.
 _SURPRISE = 0.999
+# A single sample may be off by any factor: the variance of its logarithm leaves every verdict open.
+_ANY = 1e4
 
 
 @dataclass(frozen=True)
@@ -61,26 +63,25 @@ class Evidence:
 def of_summary(summary: Summary) -> Side:
     """The side that *summary* describes."""
     dof = _within_dof(summary.count // summary.loads) * summary.loads
-    return Side(math.log(summary.median_ms), summary.loads, summary.within_se**2, dof, summary.between_sd**2)
+    within = _ANY if summary.count == 1 else summary.within_se**2
+    return Side(math.log(summary.median_ms), summary.loads, within, dof, summary.between_sd**2)
 
 
 def of_pairs(baseline: Sequence[NDArray[np.float64]], candidate: Sequence[NDArray[np.float64]]) -> Side:
     """The ratio candidate / baseline, sample by sample: what slows both sides at a time cancels.
 
-    Raises ValueError unless both have as many repeats, and as many samples in each: two or more in all.
+    Raises ValueError unless both have as many repeats, and as many samples in each.
     """
     sizes = [[repeat.size for repeat in side] for side in (baseline, candidate)]
     if sizes[0] != sizes[1]:
         raise ValueError(f"paired sides need as many samples in every repeat, got {sizes[0]} and {sizes[1]}")
-    if sum(sizes[0]) < 2:
-        raise ValueError("one sample a side says nothing about noise: give two or more")
     series = [np.log(c) - np.log(b) for b, c in zip(baseline, candidate, strict=True)]
     medians = [float(np.median(each)) for each in series]
     count = len(series)
     return Side(
         log_median=float(np.median(medians)),
         repeats=count,
-        within=sum(median_error(each) ** 2 for each in series) / count,
+        within=_ANY if sum(sizes[0]) == 1 else sum(median_error(each) ** 2 for each in series) / count,
         within_dof=sum(_within_dof(each.size) for each in series),
         between=float(np.var(medians, ddof=1)) if count > 1 else 0.0,
     )
@@ -89,12 +90,15 @@ def of_pairs(baseline: Sequence[NDArray[np.float64]], candidate: Sequence[NDArra
 @dataclass(frozen=True)
 class _Unit:
     """What is drawn anew: a repeat, or a run with all its repeats. Its variance is ``prior`` + ``within``, unless a
-    spread was seen that says otherwise; ``share`` of it is the variance of the side's median."""
+    spread was seen that says otherwise; ``share`` of it is the variance of the side's median. It is never below
+    ``floor`` (with ``floor_dof``), which this very data shows."""
 
     prior: float
     within: float
     within_dof: float
     share: float
+    floor: float
+    floor_dof: float
 
 
 def weigh(
@@ -107,13 +111,23 @@ def weigh(
     seen, words, level, odd = [], [], "between processes", ""
     if len(history) > 1:
         seen.append((float(np.var(np.log(history), ddof=1)), len(history) - 1))
-        words.append(f"{len(history)} recorded medians")
+        words.append(f"{len(history)} recorded {'ratios' if paired else 'medians'}")
     if repeats == "loads" or (prior.lasting and not paired):
         # What repeats of one run have in common does not become less with their number, and that they agree is no sign
         # that another run would: here they may add noise, but take none away.
         spreads = [max(engines * loads * (repeats == "loads"), side.between - side.within) for side in sides]
         units = [
-            _Unit(known + side.share * spread, side.share * side.within, side.within_dof, 1.0)
+            _Unit(
+                known + side.share * spread,
+                side.share * side.within,
+                side.within_dof,
+                1.0,
+                *(
+                    (side.share * side.between, side.repeats - 1.0)
+                    if side.between > side.within
+                    else (side.share * side.within, side.within_dof)
+                ),
+            )
             for side, spread in zip(sides, spreads, strict=True)
         ]
         level = "between loads of one plan" if repeats == "loads" and loads else level
@@ -123,7 +137,7 @@ def weigh(
         elif builds and not paired and _too_far_apart(sides, known):
             known, level = known + builds, "between builds"
             odd = ", which differ more than processes of one plan do"
-        units = [_Unit(known, side.within, side.within_dof, side.share) for side in sides]
+        units = [_Unit(known, side.within, side.within_dof, side.share, side.within, side.within_dof) for side in sides]
         if own := [(side.between, side.repeats - 1) for side in sides if side.repeats > 1]:
             seen += own
             words.append(f"the repeats{odd}")
@@ -158,12 +172,12 @@ def _replace(
     parts, variances, share_of_spread = [], [], 0.0
     for unit in units:
         prior, within = unit.prior * weight / total, unit.within * weight / total
-        variance = prior + within + spread
-        if variance < unit.within:  # the samples know better: their medians cannot agree that well
-            prior, within, variance = 0.0, unit.within, unit.within
+        variance, dof_within = prior + within + spread, unit.within_dof
+        if variance < unit.floor:  # the samples know better: their medians cannot agree that well
+            prior, within, variance, dof_within = 0.0, unit.floor, unit.floor, unit.floor_dof
         else:
             share_of_spread += unit.share
-        parts += [(unit.share * prior, math.inf), (unit.share * within, unit.within_dof)]
+        parts += [(unit.share * prior, math.inf), (unit.share * within, dof_within)]
         variances.append(variance)
     return [*parts, (share_of_spread * spread, dof or math.inf)], variances, weight > 0
 

@@ -49,6 +49,7 @@ def decide(
     repeats: Repeats = "processes",
     history: Sequence[float] = (),
     comparisons: int = 1,
+    looks: int = 1,
     prior: Prior | None = None,
 ) -> Verdict:
     """Judge *candidate* against *baseline*; *threshold* is the share that counts as a regression (0.03 is 3 %).
@@ -61,12 +62,13 @@ def decide(
     *clock* selects the prior (``graph``, ``sync``, ``host``, ``simulated``), *prior* is another one. *history* are
     medians in ms of earlier repeats of the same code (of whole runs with ``"loads"``; the ratios of equal sides with
     *paired*): the prior loses weight with each of them, and in the end has none (from 9 on; 21 on the host clock).
-    *comparisons* is the number of cases in this run: FAIL and ``improved`` are corrected for it (Bonferroni).
+    *comparisons* is the number of cases in this run: FAIL and ``improved`` are corrected for it (Bonferroni). *looks*
+    is how often growing data may be judged until a verdict is not INCONCLUSIVE: then the whole interval is.
 
     Raises ValueError for an unknown clock, a threshold or a count that is not positive, and samples that are none.
     """
     evidence = _evidence(baseline, candidate, clock, paired, rebuilt, repeats, history, prior)
-    return _judge(evidence, threshold, clock, rebuilt, comparisons)
+    return _judge(evidence, threshold, clock, rebuilt, comparisons, looks)
 
 
 def decide_all(
@@ -128,19 +130,20 @@ def _evidence(
 def _side(samples: Samples) -> Side:
     if isinstance(samples, Summary):
         return of_summary(samples)
-    summary = summarize(samples)
-    if summary.count < 2:
-        raise ValueError("one sample a side says nothing about noise: give two or more")
-    return of_summary(summary)
+    return of_summary(summarize(samples))
 
 
-def _judge(evidence: Evidence, threshold: float, clock: str, rebuilt: bool, comparisons: int) -> Verdict:
+def _judge(
+    evidence: Evidence, threshold: float, clock: str, rebuilt: bool, comparisons: int, looks: int = 1
+) -> Verdict:
     if not 0 < threshold < math.inf:  # nan as well
         raise ValueError(f"threshold must be positive, got {threshold}")
     if comparisons < 1:
         raise ValueError(f"comparisons must be at least 1, got {comparisons}")
-    one = t_quantile(1 - _TAIL, evidence.dof) * evidence.sigma
-    all_of_them = t_quantile(1 - _TAIL / comparisons, evidence.dof) * evidence.sigma
+    if looks < 1:
+        raise ValueError(f"looks must be at least 1, got {looks}")
+    one = t_quantile(1 - _TAIL / looks, evidence.dof) * evidence.sigma
+    all_of_them = t_quantile(1 - _TAIL / looks / comparisons, evidence.dof) * evidence.sigma
     low, high = _exp(evidence.log_ratio - all_of_them), _exp(evidence.log_ratio + one)
     limit = 1 + threshold
     return Verdict(

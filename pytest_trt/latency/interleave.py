@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,14 +52,16 @@ def interleave(
     *,
     warmup_seconds: float,
     round_seconds: float,
+    enough: Callable[[Sequence[Milliseconds], Sequence[Milliseconds]], bool] = lambda *_: False,
     now: Callable[[], float] = time.perf_counter,
 ) -> Interleaved:
     """Time (baseline, candidate) of each of *rounds* in turns. A round is what is set up anew, such as a load of both
     engines: the iterable may do that when it is asked for the next one.
 
     The first round warms up for *warmup_seconds*, others for a quarter of that, both sides together. The first one
-    lasts *round_seconds*, and until both sides have MIN_SAMPLES; the others take as many samples. Raises ValueError for
-    no rounds, and for clocks of different names, whose times cannot be compared.
+    lasts *round_seconds*, and until both sides have MIN_SAMPLES; the others take as many samples. After each round
+    *enough* may end it: it is given the samples of both sides, an array for each round so far. Raises ValueError for no
+    rounds, and for clocks of different names, whose times cannot be compared.
     """
     launches = groups = 0
     taken: list[tuple[Milliseconds, Milliseconds]] = []
@@ -77,6 +79,8 @@ def interleave(
         groups = found[0].size // (_TURNS_A_GROUP * launches)
         taken.append(found)
         conditions.append({"before": before, "after": sides[1].clock.conditions()})
+        if enough([b for b, _ in taken], [c for _, c in taken]):
+            break
     if not taken:
         raise ValueError("there are no rounds")
     return Interleaved(np.stack([b for b, _ in taken]), np.stack([c for _, c in taken]), name, conditions)

@@ -16,6 +16,7 @@ import numpy as np
 
 from pytest_trt.errors import InputsError
 from pytest_trt.latency.priors import PRIORS
+from pytest_trt.latency.trtexec_times import WARMUP_MS, after_warmup, durations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +54,7 @@ def read_sample_file(path: Path) -> SampleFile:
     |---|---|---|---|
     | ``.npz`` | its keys | (samples,) is one, (repeats, samples) several; ms | as in NAME``__graph`` |
     | pytest-benchmark | ``fullname`` | one: ``stats.data``, seconds | pytest-trt's own say it; usually host |
-    | trtexec | ``compute`` | one: ``computeMs`` | usually sync |
+    | trtexec | ``compute`` | one: ``computeMs`` after 200 ms of warm-up | usually sync |
 
     Raises InputsError that names the file, the place in it and what is wanted.
     """
@@ -93,15 +94,13 @@ def _repeats(place: str, array: NDArray[Any]) -> Repeats:
 
 
 def _durations(place: str, values: Any) -> NDArray[np.float64]:
-    durations = np.asarray(values, dtype=np.float64)
-    if durations.size == 0:
+    found = np.asarray(values, dtype=np.float64)
+    if found.size == 0:
         raise InputsError(f"{place}: a repeat without samples")
-    wrong = np.flatnonzero(~(np.isfinite(durations) & (durations > 0)))
+    wrong = np.flatnonzero(~(np.isfinite(found) & (found > 0)))
     if wrong.size:
-        raise InputsError(
-            f"{place}: sample {wrong[0]} is {durations[wrong[0]]:g}", hint="durations are finite and above 0"
-        )
-    return durations
+        raise InputsError(f"{place}: sample {wrong[0]} is {found[wrong[0]]:g}", hint="durations are finite and above 0")
+    return found
 
 
 def _json(path: Path) -> SampleFile:
@@ -144,19 +143,13 @@ def _pytest_benchmark(path: Path, benchmarks: list[Any]) -> SampleFile:
 
 
 def _trtexec(path: Path, queries: list[Any]) -> SampleFile:
-    durations = []
-    for number, query in enumerate(queries):
-        if not isinstance(query, dict) or "computeMs" not in query:
-            raise InputsError(
-                f"{path}: [{number}] has no computeMs, so this is no list of queries by trtexec",
-                hint=f"wanted is {_FORMATS}",
-            )
-        durations.append(query["computeMs"])
-    if not durations:
+    if not queries:
         return SampleFile("trtexec", {}, {})
-    place = f"{path}: computeMs"
+    place = str(path)
+    durations(place, queries)  # before any is left out: what is none is said
+    counted = after_warmup(queries, WARMUP_MS) or queries  # all of them where trtexec was told of a shorter warm-up
     # It does not say whether a graph was launched: the wider prior of the two is the safe one.
-    return SampleFile("trtexec", {TRTEXEC_NAME: [_durations(place, _numbers(place, durations))]}, {}, "sync")
+    return SampleFile("trtexec", {TRTEXEC_NAME: [durations(place, counted)]}, {}, "sync")
 
 
 def _numbers(place: str, values: Any) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ from pytest_trt.errors import (
     TrtError,
     UnsupportedError,
 )
-from pytest_trt.plugin.options import get_lab, get_settings
+from pytest_trt.plugin.options import get_lab, get_settings, made_lab
 from pytest_trt.plugin.parts import Part, add_record, judge_states, run_part
 
 if TYPE_CHECKING:
@@ -34,11 +34,17 @@ if TYPE_CHECKING:
 
 __all__ = ["CaseItem", "ModelFile", "ModelItem"]
 
+_LEFT_OUT = pytest.StashKey[list[Path]]()
 # What the model item is for: where it fails, the cases have nothing of their own to say.
 _OF_THE_MODEL = (ModelError, ManifestError, ProfileError, InputsError)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ModelFile | None:
+    if file_path.suffix in (".toml", ".onnx") and _is_bundle(file_path.parent):
+        # Evidence of a failure fails by design: it is run where somebody names it.
+        places = [file_path, *([file_path.parent] if file_path.name == "trt.toml" else [])]
+        if not any(parent.session.isinitpath(place) for place in places):
+            return None
     if file_path.name == "trt.toml":
         return ModelFile.from_parent(parent, path=file_path)
     if file_path.suffix != ".onnx":
@@ -47,7 +53,24 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ModelFile 
     named = parent.session.isinitpath(file_path)
     if named or (_matched(file_path, parent.config) and not _has_manifest(file_path, parent.config)):
         return ModelFile.from_parent(parent, path=file_path)
+    if not _has_manifest(file_path, parent.config):
+        parent.config.stash.setdefault(_LEFT_OUT, []).append(file_path)
     return None
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    left_out = config.stash.get(_LEFT_OUT, [])
+    # Elsewhere an .onnx file may lie about for other reasons; a run that found nothing at all was meant for it.
+    if items or not left_out:
+        return []
+    return [
+        f"trt: {len(left_out)} .onnx not collected, {left_out[0].name} the first: name the file, put a trt.toml "
+        "beside it, or set the ini option trt_models"
+    ]
+
+
+def _is_bundle(folder: Path) -> bool:
+    return (folder / "case.json").is_file() and (folder / "reproduce.py").is_file()
 
 
 def _has_manifest(path: Path, config: pytest.Config) -> bool:
@@ -75,11 +98,17 @@ def _matched(path: Path, config: pytest.Config) -> bool:
     )
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    lab = made_lab(item.config)
+    if lab is not None and getattr(item, "execution_count", 1) > 1:  # pytest-rerunfailures'
+        lab.unbuildable.clear()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     wanted = set(get_settings(config).profile or ())
     ours = [item for item in items if isinstance(item, CaseItem)]
-    files = {item.parent for item in items if isinstance(item, ModelItem)}
+    files = {item.parent for item in items if isinstance(item, ModelItem) and item.error is None}
     missing = wanted - {item.case.profile for item in ours}
     if wanted and files and missing and not any(item.get_closest_marker("trt") for item in items):
         raise pytest.UsageError(f"--trt-profile: no collected model has a profile {', '.join(sorted(missing))}")

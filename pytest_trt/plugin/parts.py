@@ -74,10 +74,16 @@ def run_part(item: pytest.Item, record: Record, part: Part, act: Callable[[], _T
     except TrtError as error:
         broken = error
     else:
-        inconclusive = part is Part.LATENCY and (record.verdict or {}).get("outcome") == "inconclusive"
-        record.outcomes[name] = "inconclusive" if inconclusive else "passed"
-        if inconclusive:
-            record.messages[name] = (record.verdict or {})["sentence"]
+        undecided = ""
+        if part is Part.LATENCY and (record.verdict or {}).get("outcome") == "inconclusive":
+            undecided = (record.verdict or {})["sentence"]
+        elif part is Part.ACCURACY:
+            from pytest_trt.record import undecided_metric
+
+            undecided = undecided_metric(record)
+        record.outcomes[name] = "inconclusive" if undecided else "passed"
+        if undecided:
+            record.messages[name] = undecided
         return result
     record.messages[name] = broken.message  # outside of the except clause: see as_text
     if isinstance(broken, UnsupportedError):

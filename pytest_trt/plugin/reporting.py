@@ -15,6 +15,7 @@ from pytest_trt.plugin.parts import RECORDS
 
 if TYPE_CHECKING:
     from pytest_trt.history.git import GitState
+    from pytest_trt.plugin.partial import PartialReport
     from pytest_trt.record import Record
 
 _ATTRIBUTE = "trt_records"
@@ -41,9 +42,14 @@ class Collected:
         self.lines: list[str] = []  # what was written where
         self.events: list[str] = []  # what the workers' caches had to say
         self.git: GitState | None = None
+        self.partial: PartialReport | None = None
 
     def pytest_sessionstart(self) -> None:
         settings = get_settings(self.config)
+        if settings.report:
+            from pytest_trt.plugin.partial import PartialReport
+
+            self.partial = PartialReport(settings.report, self.config.rootpath)
         if settings.history:
             from pytest_trt.history.git import git_state
 
@@ -64,6 +70,8 @@ class Collected:
             from pytest_trt.record import Record
 
             self.records += [Record.from_json(data) for data in json.loads(text)]
+            if self.partial is not None:
+                self.partial.keep(self.records)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -88,6 +96,8 @@ class Collected:
                 from pytest_trt.report.export import write_report
 
                 write_report(settings.report, self.records, self.config.rootpath)
+                if self.partial is not None:
+                    self.partial.remove()
                 self.lines.append(f"records written to {settings.report}")
             if settings.markdown:
                 from pytest_trt.report.page import write_page

@@ -10,7 +10,7 @@ from pytest_trt.baselines.state import baseline_notes
 from pytest_trt.record import Record
 from pytest_trt.report.tables import providers
 
-__all__ = ["builds_line", "notes", "search_line", "streams_line", "table"]
+__all__ = ["builds_line", "metric_lines", "notes", "search_line", "streams_line", "table"]
 
 _COLUMNS = ("case", "engine", "max abs", "cosine", "top-1", "median ms", "p95 ms", "vs baseline", "result")
 
@@ -121,6 +121,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         if note := (record.latency or {}).get("note"):
             lines.append(f"{record.case.id}: {note}")
         lines += [f"{record.case.id}: latency: {said}" for said in (record.latency or {}).get("disturbed", ())]
+        lines += [f"{record.case.id}: {line}" for line in metric_lines(record)]
         if record.streams:
             lines.append(f"{record.case.id}: {streams_line(record.streams)}")
         if record.builds:
@@ -132,6 +133,25 @@ def notes(records: Sequence[Record]) -> list[str]:
     built = [e for e in engines if e.get("fresh")]
     seconds = sum(e.get("build_seconds", 0) for e in built)
     lines.append(f"engines: {len(built)} built in {seconds:.1f} s, {len(engines) - len(built)} from the cache")
+    return lines
+
+
+def metric_lines(record: Record, *, doubtful: bool = False) -> list[str]:
+    """Each task metric: its verdict against the baseline, or its mean and why there is none. *doubtful* leaves out
+    those that pass or were not compared."""
+    lines = []
+    for name, row in ((record.accuracy or {}).get("metrics") or {}).items():
+        verdict = row.get("verdict")
+        if doubtful and not row.get("beyond") and (not verdict or verdict["outcome"] == "pass"):
+            continue
+        if verdict:
+            gates = "" if verdict["gates"] else "not gated, "
+            against = "the anchor, " if verdict["against"] == "anchor" else ""
+            said = f"{verdict['outcome']} ({gates}{against}{verdict['sentence']})"
+        else:
+            why = row.get("beyond") or f"not compared: {row['not_compared']}"
+            said = f"{row['mean']:.4g} on {row['count']} samples, {why}"
+        lines.append(f"metric {name}: {said}")
     return lines
 
 

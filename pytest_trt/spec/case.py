@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 __all__ = ["AS_IS", "NO_AXES", "Axes", "Case"]
 
 # The graph of the model, not optimized by anything before the backend gets it.
 AS_IS = "as-is"
+
+# Build options whose values are paths.
+_PATHS = ("lean_runtime", "plugins")
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Case:
     @property
     def _special(self) -> list[str]:
         """What a case has beyond the common axes."""
-        options = ",".join(f"{name}={_plain(value)}" for name, value in self.options)
+        options = ",".join(f"{name}={_plain(_shown(name, value))}" for name, value in self.options)
         graph = "" if self.graph == AS_IS else _plain(self.graph)
         return [part for part in ("".join(self.tactics), graph, options) if part]
 
@@ -79,6 +83,11 @@ class Case:
     def __str__(self) -> str:
         parts = [self.precision, self.profile, *self._special, self.backend]
         return f"{self.model}[{', '.join(parts)}]"
+
+
+def _shown(option: str, value: str) -> str:
+    # Where a library lies differs from machine to machine, and its content is in the key.
+    return ",".join(PurePath(path).name for path in value.split(",")) if option in _PATHS else value
 
 
 def _plain(text: str) -> str:

@@ -24,8 +24,9 @@ class _External(NamedTuple):
     nbytes: int
 
 
-def resolve_external_data(proto: onnx.ModelProto, folder: Path, source: str) -> None:
-    """Read all external data of *proto* into it. Only regular files below *folder* (a real path) are read.
+def resolve_external_data(proto: onnx.ModelProto, folder: Path, source: str) -> list[str]:
+    """Read all external data of *proto* into it. Only regular files below *folder* (a real path) are read;
+    their locations are returned.
 
     Raises UnsafeModelError for a location outside the folder (absolute, ``..``, through a symlink) or one that
     is no regular file; ModelError for a missing or short file, or when memory cannot hold the sum.
@@ -43,6 +44,7 @@ def resolve_external_data(proto: onnx.ModelProto, folder: Path, source: str) -> 
         )
     for part in parts:
         _read(part)
+    return list(files)
 
 
 def _locate(tensor: onnx.TensorProto, where: str, folder: Path, files: dict[str, tuple[Path, int]]) -> _External:

@@ -43,11 +43,12 @@ _IMPOSTORS = (
 )
 
 
-def load_proto(path: Path) -> onnx.ModelProto:
+def load_proto(path: Path, external: list[str] | None = None) -> onnx.ModelProto:
     """Read the ONNX model at *path*, check it, and return it with external data in memory.
 
     Needs about the model's size in memory, twice that while a file without external data is parsed.
-    An output whose type or shape the file leaves open gets the inferred one.
+    An output whose type or shape the file leaves open gets the inferred one. The locations of external data, relative
+    to the file's folder, are added to *external*.
 
     Raises ModelError (missing, damaged, invalid, too new) or UnsafeModelError (a symlink or external data
     that leave the model's folder); see the module for what is checked.
@@ -56,7 +57,9 @@ def load_proto(path: Path) -> onnx.ModelProto:
     proto = _parse(_read(file, path), path)
     _check_versions(proto, str(path))
     check_graphs(proto, str(path))
-    resolve_external_data(proto, file.parent, str(path))
+    locations = resolve_external_data(proto, file.parent, str(path))
+    if external is not None:
+        external += locations
     _check_native(proto, str(path))
     return proto
 

@@ -12,7 +12,9 @@ from pytest_trt.errors import ManifestError, UsageError, nearest
 from pytest_trt.settings import as_text, options
 from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.interface import Interface
-from pytest_trt.spec.precision import CALIBRATIONS, PRECISIONS
+from pytest_trt.spec.manifest_schema import EXPORTERS, WHILE_LOADING, check_tables, check_values, error
+from pytest_trt.spec.metrics import MetricSpec, parse_metrics
+from pytest_trt.spec.precision import PRECISIONS
 from pytest_trt.spec.shapes import Profile, ShapeRange
 
 if sys.version_info >= (3, 11):
@@ -23,56 +25,6 @@ else:
 __all__ = ["EXPORTERS", "MANIFEST_NAME", "WHILE_LOADING", "Manifest"]
 
 MANIFEST_NAME = "trt.toml"
-EXPORTERS = ("torchscript", "dynamo")
-
-# table -> key -> type; a table of None holds names the user chooses. The one place that says what is allowed.
-_SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
-    "model": {
-        "name": (str,),
-        "path": (str,),
-        "source": (str,),
-        "plan": (str,),
-        "trust": (str,),
-        "reference": (str,),
-        "args": (dict,),
-        "files": (list,),
-        "exporter": (str,),
-        "variant": (str,),
-        "requires": (list,),
-    },
-    "interface": {"inputs": (dict,), "outputs": (dict,)},
-    "inputs": {
-        "file": (str,),
-        "source": (str,),
-        "labels": (str,),
-        "range": (dict,),
-        "allow_nonfinite": (bool,),
-        "synthetic": (bool,),
-    },
-    "build": dict.fromkeys(
-        (n for n in BuildOptions.names() if n != "tactics"), (str, int, bool, list, dict)
-    ),  # read by the options' own parsers
-    "latency": {"threshold": (int, float)},
-    "run": {"precisions": (list,), "profiles": (list,)},
-}
-_PRECISION_KEYS: dict[str, tuple[type, ...]] = {
-    "exclude_nodes": (list,),
-    "exclude_ops": (list,),
-    "calibration": (str,),
-    "percentile": (int, float),
-    "samples": (int,),
-    "block_size": (int,),
-}
-# key -> smallest and greatest value; a threshold of 0 would call every difference a regression.
-_LIMITS = {
-    "threshold": (1e-6, 100),
-    "percentile": (1e-6, 100),
-    "samples": (1, 10**9),
-    "block_size": (64, 128),
-}
-# Build options that a finished plan can need as well.
-WHILE_LOADING = ("plugins", "lean_runtime", "version_compatibility", "strip_plan")
-_TABLES = (*_SCHEMA, "profiles", "precision", "tolerance", "variants")
 
 
 @dataclass(frozen=True)
@@ -98,6 +50,7 @@ class Manifest:
     requires: tuple[str, ...] = ()
     interface: Interface | None = None
     inputs_file: Path | None = None
+    expected_file: Path | None = None  # stored outputs of inputs_file
     inputs_source: str | None = None
     labels: str | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -106,6 +59,7 @@ class Manifest:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     precision: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tolerance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    metrics: Mapping[str, MetricSpec] = field(default_factory=dict)
     threshold: float | None = None
     build: BuildOptions = field(default_factory=BuildOptions)
     precisions: tuple[str, ...] = ("fp32",)
@@ -142,9 +96,9 @@ class _Reader:
 
     def manifest(self, table: dict[str, Any], variant: str | None) -> Manifest:
         variants = table.pop("variants", {})
-        self.check(table)
+        check_tables(self.file, table)
         table, chosen = self.overlay(table, variants, variant)
-        self.check_values(table)
+        check_values(self.file, table)
         model, inputs = table.get("model", {}), table.get("inputs", {})
         folder = self.file.parent
         path, source = model.get("path"), model.get("source")
@@ -170,14 +124,16 @@ class _Reader:
             interface=self.interface(table["interface"]) if "interface" in table else None,
             requires=tuple(model.get("requires", ())),
             inputs_file=self.inside(inputs["file"], "inputs.file") if "file" in inputs else None,
+            expected_file=self.inside(inputs["expected"], "inputs.expected") if "expected" in inputs else None,
             inputs_source=inputs.get("source"),
             labels=inputs.get("labels"),
             ranges={k: self.pair(k, v) for k, v in inputs.get("range", {}).items()},
             allow_nonfinite=inputs.get("allow_nonfinite", False),
             synthetic=inputs.get("synthetic", False),
             profiles={k: self.profile(k, v) for k, v in table.get("profiles", {}).items()},
-            precision=precision,
+            precision={name: self.recipe(name, keys) for name, keys in precision.items()},
             tolerance=table.get("tolerance", {}),
+            metrics=self.metrics(table.get("metrics", {})),
             threshold=table.get("latency", {}).get("threshold"),
             build=self.build_options(table.get("build", {})),
             precisions=tuple(run.get("precisions", ("fp32",))),
@@ -186,7 +142,12 @@ class _Reader:
         )
 
     def error(self, message: str, hint: str | None = None) -> ManifestError:
-        return ManifestError(f"{self.file}: {message}", hint=hint)
+        return error(self.file, message, hint)
+
+    def recipe(self, name: str, keys: dict[str, Any]) -> dict[str, Any]:
+        if "ranges" not in keys:
+            return keys
+        return {**keys, "ranges": self.inside(keys["ranges"], f"precision.{name}.ranges")}
 
     def overlay(self, table: dict[str, Any], variants: Any, variant: str | None) -> tuple[dict[str, Any], str | None]:
         if not isinstance(variants, dict):
@@ -195,46 +156,11 @@ class _Reader:
         for name, overlay in variants.items():
             if not isinstance(overlay, dict):
                 raise self.error(f"[variants.{name}] must be a table")
-            self.check(overlay, prefix=f"variants.{name}.")
+            check_tables(self.file, overlay, prefix=f"variants.{name}.")
         if default is not None and default not in variants:
             raise self.error(f"model.variant names {default!r}", hint=nearest(default, variants))
         chosen = variant if variant in variants else default
         return (_merge(table, variants[chosen]) if chosen else table), chosen
-
-    def check(self, table: dict[str, Any], prefix: str = "") -> None:
-        for name, value in table.items():
-            if name not in _TABLES or (prefix and name == "variants"):
-                raise self.error(f"unknown table [{prefix}{name}]", hint=nearest(name, _TABLES))
-            if not isinstance(value, dict):
-                raise self.error(f"{prefix}{name} must be a table, not {type(value).__name__}")
-            if name in _SCHEMA:
-                self.check_keys(value, _SCHEMA[name], f"{prefix}{name}")
-            elif name in ("precision", "tolerance"):
-                for precision, keys in value.items():
-                    if precision not in PRECISIONS:
-                        raise self.error(
-                            f"unknown precision in [{prefix}{name}.{precision}]", hint=nearest(precision, PRECISIONS)
-                        )
-                    if not isinstance(keys, dict):
-                        raise self.error(f"{prefix}{name}.{precision} must be a table")
-                    if name == "precision":
-                        allowed = {key: _PRECISION_KEYS[key] for key in PRECISIONS[precision].options}
-                        self.check_keys(keys, allowed, f"{prefix}precision.{precision}")
-
-    def check_keys(self, table: dict[str, Any], schema: Mapping[str, tuple[type, ...]], where: str) -> None:
-        for key, value in table.items():
-            if key not in schema:
-                hint = nearest(key, schema) if schema else "this table takes no keys"
-                raise self.error(f"unknown key {key!r} in [{where}]", hint=hint)
-            if not isinstance(value, schema[key]) or (isinstance(value, bool) and bool not in schema[key]):
-                wanted = " or ".join(t.__name__ for t in schema[key])
-                raise self.error(f"{where}.{key} must be {wanted}, not {type(value).__name__}")
-            if isinstance(value, list) and not all(isinstance(item, str) for item in value):
-                raise self.error(f"{where}.{key} must be a list of strings")
-            if key in _LIMITS:
-                low, high = _LIMITS[key]
-                if not low <= table[key] <= high:
-                    raise self.error(f"{where}.{key} must lie in {low:g} … {high:g}, not {value}")
 
     def build_options(self, build: dict[str, Any]) -> BuildOptions:
         """The table in the words of the options; libraries are looked for from the model's folder."""
@@ -252,6 +178,12 @@ class _Reader:
             values["lean_runtime"] = folder / values["lean_runtime"]
         return BuildOptions.of(values)
 
+    def metrics(self, table: dict[str, Any]) -> dict[str, MetricSpec]:
+        try:
+            return parse_metrics(table)
+        except ManifestError as error:
+            raise self.error(error.message, hint=error.hint) from error
+
     def interface(self, table: dict[str, Any]) -> Interface:
         try:
             return Interface.parse(table)
@@ -265,29 +197,6 @@ class _Reader:
         for name in names or ():
             if name not in known:
                 raise self.error(f"{where} names {name!r}", hint=nearest(name, known))
-
-    def check_values(self, table: dict[str, Any]) -> None:
-        """What a type cannot say: names that exist, keys that exclude each other."""
-        for precision, keys in table.get("precision", {}).items():
-            method = keys.get("calibration", CALIBRATIONS[0])
-            if method not in CALIBRATIONS:
-                raise self.error(
-                    f"precision.{precision}.calibration = {method!r} is unknown", hint=nearest(method, CALIBRATIONS)
-                )
-        model = table.get("model", {})
-        if model.get("exporter", EXPORTERS[0]) not in EXPORTERS:
-            raise self.error(
-                f"model.exporter = {model['exporter']!r} is unknown", hint=nearest(model["exporter"], EXPORTERS)
-            )
-        if "trust" in model and "plan" not in model:
-            raise self.error("model.trust is the digest of a plan, and there is no model.plan")
-        useless = sorted(set(table.get("build", {})) - set(WHILE_LOADING)) if "plan" in model else []
-        if useless:
-            raise self.error(f"build.{useless[0]} cannot change model.plan, which is built already")
-        if {"file", "source"} <= set(table.get("inputs", {})):
-            raise self.error(
-                "[inputs] has both file and source", hint="keep one: a file, or the callable that makes them"
-            )
 
     def inside(self, relative: str, where: str) -> Path:
         """A path of the manifest must stay in its folder: a model from elsewhere could read any file of the machine."""

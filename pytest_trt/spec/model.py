@@ -51,8 +51,8 @@ class Model:
     profiles: tuple[Profile, ...] = ()
 
     @classmethod
-    def load(cls, path: Path | str, *, name: str | None = None) -> Model:
-        """Read, check and return the model at *path*, with its external data.
+    def load(cls, path: Path | str, *, name: str | None = None, external: list[str] | None = None) -> Model:
+        """Read, check and return the model at *path*, with its external data, whose locations are added to *external*.
 
         Raises ModelError (unreadable, truncated, invalid graph, opset or IR newer than the installed onnx
         knows) or UnsafeModelError (external data or a symlink that leaves the model's folder).
@@ -60,7 +60,7 @@ class Model:
         from pytest_trt.spec.loading import load_proto
 
         path = Path(path)
-        return cls(name or path.stem, load_proto(path), path)
+        return cls(name or path.stem, load_proto(path, external), path)
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, name: str, path: Path | None = None) -> Model:
@@ -136,19 +136,19 @@ class Model:
             raise ModelError(f"model {self.name!r} has {self.nbytes} bytes, more than one ONNX message holds")
         return bytes(self.proto.SerializeToString())
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path, stem: str = "model") -> Path:
         """Write the model into *folder* and return its path; above 2 GiB the weights go beside it."""
         import onnx
 
         self._require_graph()
-        path = folder / "model.onnx"
+        path = folder / f"{stem}.onnx"
         if self.fits_in_memory_message:
             path.write_bytes(self.serialized())
         else:
             copy = onnx.ModelProto()
             copy.CopyFrom(self.proto)
             onnx.save_model(
-                copy, str(path), save_as_external_data=True, location="model.onnx.data", size_threshold=1024
+                copy, str(path), save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024
             )
         return path
 

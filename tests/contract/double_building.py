@@ -32,6 +32,12 @@ class ITimingCache:
         entries = b"|" + json.dumps(self._entries).encode() if self._entries else b""
         return self._trt.IHostMemory(self._content + entries)
 
+    def combine(self, other: Any, ignore_mismatch: bool) -> bool:
+        if other._content != self._content:
+            return ignore_mismatch
+        self._entries = {**other._entries, **self._entries}
+        return True
+
     def queryKeys(self) -> list:
         assert self._editable, "only an editable cache tells its keys"
         return [self._trt.TimingCacheKey.parse(text) for text in self._entries]
@@ -227,6 +233,7 @@ class Builder:
             "dtypes": {tensor.name: tensor.dtype.name for tensor in tensors},
             "formats": {tensor.name: tensor.allowed_formats for tensor in tensors},
             "missing": missing,
+            "debug": sorted(network.__dict__.get("_debug", ())),
             "detailed": given["profiling_verbosity"].name,
             "model": base64.b64encode(proto.SerializeToString()).decode(),
         }

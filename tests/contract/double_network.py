@@ -39,9 +39,10 @@ def _tensor(trt: Any, value: onnx.ValueInfoProto, shapes: bool = False) -> Any:
 
 
 class ILayer:
+    num_outputs = property(lambda self: len(self._outputs))
+
     def get_output(self, index: int) -> Any:
-        assert index == 0
-        return self._output
+        return self._outputs[index]
 
 
 class INetworkDefinition:
@@ -70,7 +71,7 @@ class INetworkDefinition:
         name = f"(Unnamed Layer* {len(nodes)}) [Activation]_output"
         nodes.append(onnx.helper.make_node(kind.name.capitalize(), [tensor.name], [name], f"layer {len(nodes)}"))
         state = {"_shape": list(tensor.shape), "_dtype": tensor.dtype, "_is_shape_tensor": False}
-        return make(self._trt, "ILayer", _output=make(self._trt, "ITensor", _name=name, **state))
+        return make(self._trt, "ILayer", _outputs=[make(self._trt, "ITensor", _name=name, **state)])
 
     def mark_output(self, tensor: Any) -> None:
         for node in self._proto.graph.node:  # a tensor may have got another name since
@@ -79,6 +80,21 @@ class INetworkDefinition:
         sizes = [size if size >= 0 else None for size in tensor.shape]
         self._proto.graph.output.append(onnx.helper.make_tensor_value_info(tensor.name, elem_type, sizes))
         self._outputs.append(tensor)
+
+    num_layers = property(lambda self: len(self._proto.graph.node))
+
+    def get_layer(self, index: int) -> Any:
+        """One layer for each node; what an Identity makes has another name in the network, as in the real one."""
+        node = self._proto.graph.node[index]
+        hidden = "(hidden) " if node.op_type == "Identity" else ""
+        names = [hidden + name for name in node.output if name]
+        return make(self._trt, "ILayer", _outputs=[make(self._trt, "ITensor", _name=name) for name in names])
+
+    def mark_debug(self, tensor: Any) -> bool:
+        if "no-debug" in self._trt.misbehave:
+            return False
+        self.__dict__.setdefault("_debug", set()).add(tensor.name)
+        return True
 
     def mark_weights_refittable(self, name: str) -> bool:
         known = name in {tensor.name for tensor in self._proto.graph.initializer}

@@ -27,6 +27,12 @@ _FORMATS = {
 }
 
 
+def _capsule(address: int) -> Any:
+    pack = ctypes.pythonapi.PyCapsule_New
+    pack.argtypes, pack.restype = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p], ctypes.py_object
+    return pack(address, None, None)
+
+
 def vector_length(layout: str) -> int:
     """Channels side by side: 4 of CHW4, 8 of HWC8; 1 of LINEAR and HWC."""
     return int(layout.lstrip("CDHWLINEAR") or 1)
@@ -105,6 +111,9 @@ class ICudaEngine:
     def _value(self, name: str) -> Any:
         return next((value, mode) for value, mode in self._tensors if value.name == name)
 
+    def is_debug_tensor(self, name: str) -> bool:
+        return name in self._plan["debug"]
+
     def get_tensor_name(self, index: int) -> str:
         return self._tensors[index][0].name
 
@@ -113,6 +122,9 @@ class ICudaEngine:
 
     def get_tensor_location(self, name: str) -> Any:
         return self._trt.TensorLocation.DEVICE
+
+    def is_shape_inference_io(self, name: str) -> bool:
+        return False
 
     def get_tensor_dtype(self, name: str) -> Any:
         return getattr(self._trt.DataType, self._plan["dtypes"][name])
@@ -250,6 +262,20 @@ class IExecutionContext:
         self._allocators[name] = allocator
         return True
 
+    def get_max_output_size(self, name: str) -> int:
+        elements = sum(int(np.prod(shape)) for shape in self._shapes.values())
+        unknown = [size if size >= 0 else elements for size in self.get_tensor_shape(name)]
+        return int(np.prod(unknown)) * np.dtype(NUMPY[self._engine.get_tensor_dtype(name).name]).itemsize
+
+    def set_debug_listener(self, listener: Any) -> bool:
+        self._listener = listener
+        return True
+
+    def set_tensor_debug_state(self, name: str, flag: bool) -> bool:
+        assert self._engine.is_debug_tensor(name), f"{name} was not marked"
+        self._debugged = {**self.__dict__.get("_debugged", {}), name: flag}
+        return True
+
     def infer_shapes(self) -> list[str]:
         inputs = [value.name for value, mode in self._engine._tensors if mode == "INPUT"]
         return [name for name in inputs if name not in self._shapes]
@@ -278,10 +304,10 @@ class IExecutionContext:
             return False
         # A graph keeps the shapes and addresses of the moment, as a captured kernel does.
         shapes, addresses = dict(self._shapes), dict(self._addresses)
-        cuda.enqueue(lambda: self._compute(shapes, addresses))
+        cuda.enqueue(lambda: self._compute(shapes, addresses, stream_handle))
         return True
 
-    def _compute(self, shapes: dict, addresses: dict) -> None:
+    def _compute(self, shapes: dict, addresses: dict, stream_handle: int) -> None:
         trt, cuda, engine = self._trt, self._trt._cuda, self._engine
         feeds = {}
         for value, mode in engine._tensors:
@@ -299,13 +325,45 @@ class IExecutionContext:
             typed = np.asarray(result).astype(NUMPY[engine.get_tensor_dtype(name).name])
             content = np.ascontiguousarray(to_memory(typed, engine.get_tensor_format(name).name))
             if name in self._allocators:
-                address = self._allocators[name].reallocate_output(name, None, content.nbytes, 256)
+                address = self._memory_for(name, content.nbytes, addresses)
                 self._allocators[name].notify_shape(name, dims_of(trt, typed.shape))
             else:
                 address = addresses[name]
             assert cuda.holds(address, max(content.nbytes, 1), "device")
             ctypes.memmove(address, content.tobytes(), content.nbytes)
+        self._show(feeds, stream_handle)
         cuda.clock_ms += LAUNCH_MS
+
+    def _show(self, feeds: dict, stream_handle: int) -> None:
+        """Tell the listener what is marked and switched on; the memory is gone as soon as it returns."""
+        trt, cuda, listener = self._trt, self._trt._cuda, self.__dict__.get("_listener")
+        names = [name for name, on in self.__dict__.get("_debugged", {}).items() if on]
+        if listener is None or not names:
+            return
+        for name, value in zip(names, ReferenceEvaluator(self._engine._proto).run(names, feeds), strict=True):
+            kind = next(kind for kind, dtype in NUMPY.items() if np.dtype(dtype) == value.dtype)
+            content = np.ascontiguousarray(value)
+            error, address = cuda.cudaMalloc(max(content.nbytes, 1))
+            assert int(error) == 0
+            ctypes.memmove(address, content.tobytes(), content.nbytes)
+            location, shape = trt.TensorLocation.DEVICE, dims_of(trt, content.shape)
+            listener.process_debug_tensor(
+                _capsule(address), location, getattr(trt.DataType, kind), shape, name, stream_handle
+            )
+            cuda.cudaFree(address)
+
+    def _memory_for(self, name: str, nbytes: int, addresses: dict) -> int:
+        """Ask the allocator. A TensorRT that misbehaves takes what it asked another context for as its own."""
+        enough = self._engine.__dict__.setdefault("_asked", {})
+        if "shared-sizes" in self._trt.misbehave and enough.get(name, 0) >= max(nbytes, 1):
+            return addresses[name]
+        enough[name] = max(nbytes, 1)
+        return self._allocators[name].reallocate_output(name, None, max(nbytes, 1), 256)
+
+
+class IDebugListener:
+    def __init__(self) -> None:
+        pass
 
 
 class IOutputAllocator:

@@ -25,13 +25,15 @@ _BEHAVIOURS = {
     if isinstance(thing, type)
 }
 
+_OPEN = ("IDebugListener", "ILogger", "IOutputAllocator", "IProgressMonitor")  # made to be derived from
+
 
 def make_tensorrt(version: str, cuda: FakeCuda) -> Any:
     """Return the module of *version*, which runs on *cuda*.
 
     ``misbehave`` is a set of: ``no-plan``, ``fp32-only``, ``myelin``, ``no-context``, ``no-enqueue``, ``no-capture``,
-    ``no-errors``, ``no-lean-library``, ``no-refit``, ``no-entry``. ``_log`` holds each build's network and config,
-    ``_plugins`` the libraries that the registry loaded.
+    ``no-errors``, ``no-lean-library``, ``no-refit``, ``no-entry``, ``no-debug``. ``_log`` holds each build's network
+    and config, ``_plugins`` the libraries that the registry loaded.
     """
     recording = json.loads((API / f"{version}.json").read_text())
     trt: Any = ModuleType("tensorrt")
@@ -41,7 +43,7 @@ def make_tensorrt(version: str, cuda: FakeCuda) -> Any:
         if "." not in name:
             setattr(trt, name, make_enum(name, values))
     for name, members in recording["classes"].items():
-        is_open = name in ("ILogger", "IOutputAllocator", "IProgressMonitor") or name.startswith("IInt8")
+        is_open = name in _OPEN or name.startswith("IInt8")
         made = make_class(trt, name, members, _BEHAVIOURS[name], open_to_python=is_open)
         made._trt = trt
         setattr(trt, name, made)

@@ -1,5 +1,5 @@
 """What the execution tests need of the doubles beyond building and running: who died when, what was set on a runtime,
-plans of an older release, waiting for events. ``lean_10.16.1.11`` is the recorded module of the lean runtime."""
+plans of an older release, waiting for events. ``LEAN`` are the recorded modules of the lean runtime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import double_running
 import doubles
 import fake_cuda
 
-LEAN = "lean_10.16.1.11"
+LEAN = ("lean_8.6.0", "lean_10.16.1.11")
 
 
 class ExecutionCuda(fake_cuda.FakeCuda):
@@ -94,9 +94,9 @@ class IExecutionContext(double_running.IExecutionContext):
     def __del__(self) -> None:
         self._trt._died.append("context")
 
-    def _compute(self, shapes: dict, addresses: dict) -> None:
+    def _compute(self, shapes: dict, addresses: dict, stream_handle: int) -> None:
         self._engine._computing = True
-        double_running.IExecutionContext._compute(self, shapes, addresses)
+        double_running.IExecutionContext._compute(self, shapes, addresses, stream_handle)
         self._engine._computing = False
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:

@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 LAUNCH_MS = 0.25  # what one execution takes
 COPY_MS = 0.01
+MEMORY_BYTES = 80 * 2**30
 
 
 class cudaError_t(enum.IntEnum):  # the binding's own spelling
@@ -146,7 +147,7 @@ class FakeCuda(ModuleType):
         if self.capturing is not None:
             self.capture_broken = True
             return (cudaError_t.cudaErrorStreamCaptureUnsupported, None)
-        answer = self._answer(function, 0)
+        answer = self._answer(function, 0) if size <= MEMORY_BYTES else (cudaError_t.cudaErrorMemoryAllocation, None)
         if answer[0] != OK:
             return answer
         memory = (ctypes.c_ubyte * size)()

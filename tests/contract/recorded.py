@@ -117,7 +117,10 @@ def make_class(module: Any, name: str, recording: dict[str, str], behaviour: typ
     are made to be derived from, so they take any attribute.
     """
     own = ("__dict__", "__weakref__", "__module__", "__doc__")
-    space: dict[str, Any] = {k: v for k, v in vars(behaviour).items() if k.startswith("_") and k not in own}
+    kinds = [kind for kind in reversed(behaviour.__mro__) if kind not in (object, bytes, tuple)]
+    space: dict[str, Any] = {
+        k: v for kind in kinds for k, v in vars(kind).items() if k.startswith("_") and k not in own
+    }
     if "__init__" in space and "(self" in recording["__init__"]:
         space["__init__"] = _method(module, name, "__init__", recording["__init__"], behaviour)
     for member, text in recording.items():

@@ -140,6 +140,15 @@ def test_a_driver_that_cannot_hold(device, refusing, stream):
         Hold(stream)
 
 
+def test_a_cuda_python_that_stops_every_thread_is_not_held(device, stream, graph, launch, monkeypatch):
+    monkeypatch.setattr("pytest_trt.backends.hold.threads_run", lambda: False)
+    clock = IsolatedClock(stream, graph, launch)
+
+    assert (clock.name, device.held) == ("isolated+graph", 0)
+    assert "stops every thread" in clock.note
+    clock.close()
+
+
 # isolated
 
 
@@ -353,6 +362,7 @@ def test_where_the_host_is_slower_gpu_compute_contains_the_gap(device, stream, s
 def test_copies_wait_for_what_they_need(device, stream, sync, copies, launch):
     clock = queued(stream, sync, copies, OLD)
     clock.time(launch, 3)
+    assert clock._queries
     for query in clock._queries:
         moments = [event.raw.point.at_ms for pair in (query.input, query.compute, query.output) for event in pair]
         assert moments == sorted(moments)

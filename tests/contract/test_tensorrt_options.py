@@ -182,31 +182,33 @@ def test_what_no_version_does_is_named(backend, options, said, hint):
         assert hint in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("trt", UP_TO_10[1:], indirect=True)
+def test_weights_are_streamed_with_strong_typing_only(trt, backend):
+    with pytest.raises(UsageError, match="strongly typed networks only") as caught:
+        backend.check(BuildOptions(weight_streaming=True, typing="weak"))
+    assert "--trt-typing=weak" in caught.value.hint
+
+
+@pytest.mark.parametrize("trt", FROM_10, indirect=True)
 def test_options_that_exclude_each_other(trt, backend):
-    if trt.__version__ in UP_TO_10[1:]:
-        with pytest.raises(UsageError, match="strongly typed networks only") as caught:
-            backend.check(BuildOptions(weight_streaming=True, typing="weak"))
-        assert "--trt-typing=weak" in caught.value.hint
-    if trt.__version__ in FROM_10:
-        with pytest.raises(UsageError, match="--trt-refit=off forbids"):
-            backend.check(BuildOptions(strip_plan=True, refit="off"))
+    with pytest.raises(UsageError, match="--trt-refit=off forbids"):
+        backend.check(BuildOptions(strip_plan=True, refit="off"))
 
 
 # --- typing -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("trt", UP_TO_10, indirect=True)
 def test_weak_typing_sets_the_flags_of_a_precision(trt, backend, precision):
-    if trt.__version__ not in UP_TO_10:
-        return
     built = backend.build(request_for(precision, typing="weak"))
     assert built.facts["flags"] == {"fp16": ["FP16"], "int8": ["FP16", "INT8"]}[precision]
     assert built.facts["typing"] == "weak"
 
 
+@pytest.mark.parametrize("trt", FROM_10, indirect=True)
 def test_strong_typing_sets_none(trt, backend):
-    if trt.__version__ in FROM_10:
-        assert backend.build(request_for("fp16", typing="strong")).facts["flags"] == []
+    assert backend.build(request_for("fp16", typing="strong")).facts["flags"] == []
 
 
 # --- profiles -----------------------------------------------------------------------------------------
@@ -245,23 +247,28 @@ def test_contexts_may_share_a_profile(trt, backend):
 # --- weights ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("trt", FROM_10_13, indirect=True)
 def test_individual_refit_marks_the_models_own_weights(trt, backend):
-    if trt.__version__ in FROM_10_13:
-        backend.build(request_for(refit="individual"))
-        network, _ = trt._log[-1]
-        assert network._refittable == {"w"}
-        backend.build(request_for(refit="on"))
-        network, _ = trt._log[-1]
-        assert network._refittable == set()
+    backend.build(request_for(refit="individual"))
+    network, _ = trt._log[-1]
+    assert network._refittable == {"w"}
+    backend.build(request_for(refit="on"))
+    network, _ = trt._log[-1]
+    assert network._refittable == set()
 
 
-@pytest.mark.parametrize("refit", [None, "on", "identical", "individual"])
+@pytest.mark.parametrize(
+    ("trt", "refit"),
+    [
+        *((version, refit) for version in FROM_10 for refit in (None, "on", "identical")),
+        *((version, "individual") for version in FROM_10_13),
+    ],
+    indirect=["trt"],
+)
 def test_a_stripped_plan_gets_its_weights_back(trt, backend, refit):
     from pytest_trt.backends.tensorrt.logger import process_logger
     from pytest_trt.backends.tensorrt.refitting import refit_from_model
 
-    if trt.__version__ not in (FROM_10_13 if refit == "individual" else FROM_10):
-        return
     plan = backend.build(request_for(strip_plan=True, refit=refit)).plan
     logger = process_logger(trt)
     engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
@@ -273,12 +280,11 @@ def test_a_stripped_plan_gets_its_weights_back(trt, backend, refit):
     )
 
 
+@pytest.mark.parametrize("trt", FROM_10, indirect=True)
 def test_a_refit_above_the_message_limit_goes_through_a_file(trt, backend, monkeypatch):
     from pytest_trt.backends.tensorrt.logger import process_logger
     from pytest_trt.backends.tensorrt.refitting import refit_from_model
 
-    if trt.__version__ not in FROM_10:
-        return
     request = request_for(strip_plan=True)
     engine = trt.Runtime(process_logger(trt)).deserialize_cuda_engine(backend.build(request).plan)
     monkeypatch.setattr("pytest_trt.spec.model._MAX_MESSAGE_BYTES", 10)
@@ -286,9 +292,8 @@ def test_a_refit_above_the_message_limit_goes_through_a_file(trt, backend, monke
     assert not engine._missing
 
 
+@pytest.mark.parametrize("trt", FROM_10, indirect=True)
 def test_a_refit_that_fails_says_why(trt, backend):
-    if trt.__version__ not in FROM_10:
-        return
     trt.misbehave.add("no-refit")
     with pytest.raises(BuildError) as caught:
         backend.build(request_for(strip_plan=True))
@@ -296,12 +301,11 @@ def test_a_refit_that_fails_says_why(trt, backend):
     assert "--trt-strip-plan" in caught.value.hint
 
 
+@pytest.mark.parametrize("trt", FROM_10, indirect=True)
 def test_a_refit_without_all_weights_names_them(trt, backend):
     from pytest_trt.backends.tensorrt.logger import process_logger
     from pytest_trt.backends.tensorrt.refitting import refit_from_model
 
-    if trt.__version__ not in FROM_10:
-        return
     plan = backend.build(request_for(strip_plan=True)).plan
     other = matmul()
     other.proto.graph.initializer[0].name = "v"
@@ -411,20 +415,18 @@ def test_a_library_that_does_not_load_is_named_with_both_reasons(trt, backend, t
 # --- the timing cache ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("trt", FROM_10, indirect=True)
 def test_a_miss_in_the_timing_cache_ends_the_build(trt, backend):
-    if trt.__version__ not in FROM_10:
-        return
     with pytest.raises(BuildError) as caught:
         backend.build(request_for(timing_cache_miss="error"))
     assert "a tactic is missing in the timing cache" in str(caught.value)
     assert "--trt-timing-cache-miss=build" in caught.value.hint
 
 
+@pytest.mark.parametrize("trt", FROM_10_13, indirect=True)
 def test_an_editable_cache_is_read_and_written_back(trt, backend):
     from pytest_trt.backends.tensorrt.editable_cache import read_entries, write_entries
 
-    if trt.__version__ not in FROM_10_13:
-        return
     built = backend.build(request_for(editable_timing_cache=True))
     assert len(built.facts["timing"]) == 1
     entries = read_entries(trt._log[-1][1].get_timing_cache())
@@ -561,10 +563,10 @@ def test_a_network_without_an_output_is_named(backend):
         backend.build(request_for(which=by_hand(forgot)))
 
 
+@pytest.mark.parametrize("trt", FROM_10, indirect=True)
 def test_a_network_by_hand_cannot_be_stripped(trt, backend):
-    if trt.__version__ in FROM_10:
-        with pytest.raises(UsageError, match="'hand' is a network function"):
-            backend.build(request_for(which=by_hand(relu), strip_plan=True))
+    with pytest.raises(UsageError, match="'hand' is a network function"):
+        backend.build(request_for(which=by_hand(relu), strip_plan=True))
 
 
 # --- TensorRT's own calibration -----------------------------------------------------------------------
@@ -594,23 +596,34 @@ def test_calibration_builds_weakly_typed_and_gives_its_table(trt, cuda, backend)
     assert again.calibration_cache == built.calibration_cache
 
 
+@pytest.mark.parametrize("trt", UP_TO_10[1:], indirect=True)
 def test_strong_typing_cannot_be_calibrated(trt, backend):
-    if trt.__version__ in UP_TO_10[1:]:
-        with pytest.raises(UsageError, match="calibrates weakly typed networks only"):
-            backend.build(calibrated(typing="strong"))
+    with pytest.raises(UsageError, match="calibrates weakly typed networks only"):
+        backend.build(calibrated(typing="strong"))
 
 
+@pytest.mark.parametrize("trt", UP_TO_10, indirect=True)
 def test_what_goes_wrong_in_a_callback_is_the_error_of_the_build(trt, cuda, backend):
     """The double, like the bindings, goes on with the batches that it got."""
-    if trt.__version__ in UP_TO_10:
-        cuda.fail["cudaMalloc"] = fake_cuda.cudaError_t.cudaErrorMemoryAllocation
-        with pytest.raises(RunError, match="cudaMalloc of 32 bytes failed"):
-            backend.build(calibrated())
-        assert not cuda.live
+    cuda.fail["cudaMalloc"] = fake_cuda.cudaError_t.cudaErrorMemoryAllocation
+    with pytest.raises(RunError, match="cudaMalloc of 32 bytes failed"):
+        backend.build(calibrated())
+    assert not cuda.live
 
 
+@pytest.mark.parametrize("trt", UP_TO_10, indirect=True)
 def test_calibration_without_samples_is_no_build(trt, backend):
-    if trt.__version__ in UP_TO_10:
-        with pytest.raises(BuildError, match="was given no samples"):
-            backend.build(request_for("int8-entropy2", which=matmul()))
-        assert not trt._log
+    with pytest.raises(BuildError, match="was given no samples"):
+        backend.build(request_for("int8-entropy2", which=matmul()))
+    assert not trt._log
+
+
+def test_timing_caches_of_two_devices_are_merged(trt, backend):
+    version = trt.__version__.encode()
+    one, other = (b"CACHE " + version + b'|{"0x1": [%d, 0.5], "0x%d": [7, 0.5]}' % (n, n + 1) for n in (1, 2))
+
+    merged = backend.merge_timings(one, other)
+
+    assert merged == b"CACHE " + version + b'|{"0x1": [2, 0.5], "0x2": [7, 0.5], "0x3": [7, 0.5]}'
+    assert backend.merge_timings(b"CACHE of another version", other) == other
+    assert backend.merge_timings(b"nothing that is one", other) == other

@@ -47,6 +47,7 @@ def test_everything_is_there(trt):
         "cuda": "12.9",
         "cuda_driver": "13.0",
         "gpu": "Fake GPU",
+        "gpu_bus_id": "0000:01:00.0",
         "compute_capability": "9.0",
         "gpu_memory_bytes": str(80 * 2**30),
     }

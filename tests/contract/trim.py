@@ -15,12 +15,14 @@ import sys
 from pathlib import Path
 
 VERSIONS = ("8.6.0", "10.0.1", "10.13.3.9", "10.16.1.11", "11.0.0.114", "11.4.0.106")
+LEAN = ("lean_8.6.0", "lean_10.16.1.11")
 CLASSES = (
     "Builder",
     "Dims",
     "EngineInspector",
     "IBuilderConfig",
     "ICudaEngine",
+    "IDebugListener",
     "IExecutionContext",
     "IHostMemory",
     "IInt8EntropyCalibrator",
@@ -89,7 +91,7 @@ def _wanted(member: str) -> bool:
 
 def _short(signature: str) -> str:
     return re.sub(
-        r"\b(?:tensorrt|tensorrt_bindings)\.(?:tensorrt\.)?|\btyping(?:_extensions)?\.|\bcollections\.abc\.",
+        r"\b(?:tensorrt|tensorrt_bindings|tensorrt_lean|tensorrt_lean_bindings)\.(?:tensorrt(?:_lean)?\.)?|\btyping(?:_extensions)?\.|\bcollections\.abc\.",
         "",
         signature,
     )
@@ -98,7 +100,7 @@ def _short(signature: str) -> str:
 def main(folder: Path) -> None:
     target = Path(__file__).parent / "api"
     target.mkdir(exist_ok=True)
-    for version in VERSIONS:
+    for version in (*VERSIONS, *LEAN):
         trimmed = trim(json.loads((folder / f"{version}.json").read_text()))
         path = target / f"{version}.json"
         path.write_text(json.dumps(trimmed, indent=0, sort_keys=True) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from pytest_trt.settings import Settings
 
 pytestmark = pytest.mark.gpu
 
-WIDTH, ROWS, LAYERS = 2048, 2048, 20  # one layer more is 5 % more work
+WIDTH, ROWS, LAYERS = 1024, 4096, 20  # one layer more is 5 % more work
 MANIFEST = f"[profiles.b]\nx = [{ROWS}, {WIDTH}]\n"
 # What the gate knows of loads decides how much it can see: the 9 of each that are the default are enough for 5 % at a
 # threshold of 1 %, and for an unchanged engine at one of 3 %.
@@ -39,13 +40,21 @@ def write_chain(folder: Path, layers: int) -> Path:
     return folder / "model.onnx"
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests: they judge the same two engines."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def root(backend, tmp_path: Path) -> Path:
+def root(backend, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYTEST_TRT_CACHE_DIR", str(cache))
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def lab_of(root: Path, **given: str) -> Lab:
-    return Lab(Settings.resolve({**SETTINGS, "cache_dir": str(root / "cache"), **given}, {}, {}), root)
+    return Lab(Settings.resolve({**SETTINGS, **given}, {}, os.environ), root)
 
 
 def measured(root: Path, **given: str):
@@ -83,9 +92,7 @@ def test_one_layer_more_is_red_and_the_same_engine_is_not(root: Path, capsys) ->
     assert [attempt["outcome"] for attempt in longer.verdict["attempts"]] == ["fail", "fail"]
 
 
-def test_two_plans_from_the_shell(root: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(root)
-    monkeypatch.setenv("PYTEST_TRT_CACHE_DIR", str(root / "cache"))
+def test_two_plans_from_the_shell(root: Path, capsys) -> None:
     digests = []
     for name, layers in (("old", LAYERS), ("new", LAYERS + 1)):
         write_chain(root / "net", layers)
@@ -105,9 +112,7 @@ def test_two_plans_from_the_shell(root: Path, capsys, monkeypatch: pytest.Monkey
     assert found["plans"] == digests
 
 
-def test_two_onnx_files_from_the_shell(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(root)
-    monkeypatch.setenv("PYTEST_TRT_CACHE_DIR", str(root / "cache"))
+def test_two_onnx_files_from_the_shell(root: Path) -> None:
     old, new = write_chain(root / "old", LAYERS), write_chain(root / "new", LAYERS + 1)
 
     arguments = ["gate", "--ab", str(old), str(new), f"--manifest={root / 'old'}"]

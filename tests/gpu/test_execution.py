@@ -157,7 +157,11 @@ def test_a_sibling_with_shapes_that_depend_on_the_data(backend):
     with load(backend, request_for(which, SMALL)) as session, session.sibling() as other:
         for one, rows in ((session, 2), (other, 8), (session, 8), (other, 1)):
             x = (normal(rows, 64) > 0).astype(np.float32)
-            np.testing.assert_array_equal(one.run({"x": x})["y"], np.array(np.nonzero(x)))
+            actual = one.run({"x": x})["y"]
+            allocator = one._outputs[0].allocator
+            asked, got = allocator.asked, allocator.buffer.nbytes
+            sys.stdout.write(f"{rows} rows: {actual.nbytes} bytes of int64, asked for {asked}, got {got}\n")
+            np.testing.assert_array_equal(actual, np.array(np.nonzero(x)))
 
 
 def test_loads_with_siblings_keep_no_memory(backend):

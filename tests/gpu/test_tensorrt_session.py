@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import mmap
 
 import numpy as np
 import onnx
@@ -118,6 +119,21 @@ def test_fp32_is_ieee_float32(backend, make_model, shape):
     with load(backend, model, fixed(model, x=shape)) as session:
         actual = session.run(feeds)
     np.testing.assert_allclose(actual["y"], reference(model, feeds)["y"], rtol=1e-5, atol=2e-5)
+
+
+def test_a_plan_is_loaded_from_a_file_that_is_mapped_and_gone(backend, tmp_path):
+    """As the engine cache gives it: read-only, not copied, and another process may have evicted it meanwhile."""
+    model = gemm()
+    built, request = build(backend, model, fixed(model, x=(5, 64)))
+    path = tmp_path / "engine.plan"
+    path.write_bytes(built.plan)
+    with path.open("rb") as file:
+        plan = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    path.unlink()
+    feeds = {"x": normal(5, 64)}
+    with backend.load(plan, request) as mapped, backend.load(built.plan, request) as copied:
+        del plan
+        np.testing.assert_array_equal(mapped.run(feeds)["y"], copied.run(feeds)["y"])
 
 
 def test_tf32_is_on_only_where_asked(backend):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from project import write_model
+
+# pytester forgets the modules that an inner run is the first to import, and these take longer than a small run does.
+for name in ("hypothesis", "onnx.reference.ops", "pytest_trt.lab", "rich.console"):
+    importlib.import_module(name)
 
 Run = Callable[..., pytest.RunResult]
 
@@ -17,7 +22,9 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTEST_TRT_CACHE_DIR", str(pytester.path / "cache"))
     # On the simulated clock the interval ends the sampling, after milliseconds; on the host's clock this does.
     monkeypatch.setenv("PYTEST_TRT_WARMUP", "0")
-    monkeypatch.setenv("PYTEST_TRT_DURATION", "0.3")
+    monkeypatch.setenv("PYTEST_TRT_DURATION", "0.05")
+    # A process a verdict is most of the time of a red run; test_ab.py is about it.
+    monkeypatch.setenv("PYTEST_TRT_CONFIRM", "off")
     # pytest-benchmark switches itself off in a worker of xdist, which the outer run may be.
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     pytester.makeini("[pytest]\n")

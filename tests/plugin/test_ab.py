@@ -18,6 +18,12 @@ B8 = ("models", "--trt-profile=b8", "-k", "latency")
 SLOWER = "--trt-fake=latency=1.5"
 
 
+@pytest.fixture(autouse=True)
+def as_by_default(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the second measurement is as it is by default."""
+    monkeypatch.delenv("PYTEST_TRT_CONFIRM")
+
+
 @pytest.fixture
 def measured(run: Run, project: Path) -> Callable[..., dict[str, Any]]:
     """Run the case's latency alone; its record, and the run under ``ran``."""
@@ -296,3 +302,21 @@ def test_the_engine_of_onnx_runtime_is_found_and_run(run: Run, project: Path) ->
 
     assert (record["verdict"]["method"], record["verdict"]["same_plan"]) == ("interleaved", True)
     assert record["verdict"]["clock"] == "host"
+
+
+def test_a_history_takes_the_place_of_the_prior(run: Run, project: Path) -> None:
+    """Of the stored number: what earlier runs measured of this engine. Of the ratio: engines beside themselves."""
+    arguments = (*B8, "--trt-precision=fp32", "--trt-history=history", "--trt-report=report.json", "--trt-confirm=off")
+    run(*arguments, "--trt-update-baselines=new", backend="onnxruntime-cpu")
+    verdicts = []
+    for _ in range(3):
+        run(*arguments, backend="onnxruntime-cpu")
+        (record,) = json.loads((project / "report.json").read_text())["records"]
+        verdicts.append(record["verdict"])
+
+    assert [verdict["equals"]["loads"] for verdict in verdicts] == [verdicts[0]["rounds"]] * 3
+    assert [verdict["noise_source"] for verdict in verdicts] == [
+        *["the clock's prior"] * 2,
+        "the clock's prior and 2 recorded ratios",
+    ]
+    assert verdicts[2]["stored"]["noise_source"] == "the clock's prior and 3 recorded medians"

@@ -229,3 +229,23 @@ def test_a_file_of_the_first_schema_gates_and_is_written_in_the_second(run: Run,
 
     slower.assert_outcomes(passed=3, failed=2)
     assert json.loads(file.read_text())["schema"] == 2
+
+
+def test_the_anchor_is_judged_beside_its_own_engine(run: Run, project: Path) -> None:
+    """Its stored number is made half of what it was: it is the engine that counts, while the cache has it."""
+    run("models", NEW)
+    run("models", "--trt-fake=latency=1.03", "--trt-update-baselines=all", REASON)
+    for file in project.glob("baselines/*/*.json"):
+        content = json.loads(file.read_text())
+        for entry in content["cases"].values():
+            entry["anchor"]["latency"]["median_ms"] /= 2
+        file.write_text(json.dumps(content))
+
+    run("models", "--trt-fake=latency=1.04", "--trt-report=report.json").assert_outcomes(passed=5)
+    slower = run("models", "--trt-fake=latency=1.07", "--trt-report=report.json")
+    verdict = report(project)["tiny-fp32-b1-fake"]["verdict"]
+
+    assert slower.parseoutcomes()["failed"] == 2
+    assert (verdict["against"], verdict["method"], verdict["origin"]) == ("anchor", "interleaved", "from the cache")
+    assert verdict["ratio"] == pytest.approx(1.07, abs=0.01)
+    assert verdict["recent"]["ratio"] == pytest.approx(1.07 / 1.03, abs=0.01)

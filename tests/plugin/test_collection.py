@@ -39,6 +39,13 @@ def test_a_bare_onnx_is_collected_only_when_it_is_named(run: Run, project: Path)
     named.stdout.fnmatch_lines(["*bare/model.onnx::model", "*::accuracy[[]fp32-default-fake]"])
 
 
+def test_a_run_that_collects_nothing_names_the_models_it_passed_by(run: Run, project: Path) -> None:
+    write_model(project / "bare", manifest=None)
+
+    run("bare").stdout.fnmatch_lines(["trt: 1 .onnx not collected, model.onnx the first: name the file*"])
+    assert "not collected" not in run("bare", "models").stdout.str()
+
+
 def test_the_ini_option_names_patterns_of_models(run: Run, project: Path, pytester: pytest.Pytester) -> None:
     write_model(project / "zoo" / "a", manifest=None)
     pytester.makeini("[pytest]\ntrt_models = zoo/*/model.onnx\n")

@@ -226,3 +226,24 @@ def test_backends_stand_side_by_side(run: Run) -> None:
     result.stdout.fnmatch_lines(
         [" case * fake * onnxruntime-cpu*", " tiny-fp32-b8 * ms, max abs * ms, max abs *(host)*"]
     )
+
+
+def test_a_build_that_fails_is_not_tried_again_by_the_other_parts(run: Run) -> None:
+    result = run(*ONE, "-v", "--trt-fake=build=1", "--trt-streams=2")
+
+    result.assert_outcomes(passed=1, failed=3)
+    assert result.stdout.str().count("fake: building") == 1
+    result.stdout.fnmatch_lines(["*tiny: latency*", "*the fake builder*", "*tiny: streams*", "*the fake builder*"])
+
+
+def test_a_rerun_tries_the_build_again(run: Run) -> None:
+    result = run(*ONE, "-v", "--trt-fake=build=1", "--reruns=1", "-k", "accuracy")
+
+    assert result.stdout.str().count("fake: building") == 2
+
+
+def test_a_plan_that_no_tested_backend_runs_is_refused(run: Run) -> None:
+    result = run(*ONE, "--trt-engine=net.plan")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["--trt-engine=net.plan: only the backend tensorrt runs a plan*"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,37 @@ def test_the_shell_prints_what_to_write_into_the_manifest(
     assert row["divergence"] is None
 
 
+@pytest.mark.usefixtures("broken")
+def test_the_shell_measures_what_the_exclusions_cost(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    asked = ["bisect", "models/tiny", "--precision=fp16", "--profile=b8", "--backend=fake", "--latency"]
+
+    assert main([*asked, "--stages=conversion"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"  latency      \d.* ms: × \d.*, simulated clock; the fake backend computes fp16 in float32", out)
+    assert "  parser " not in out
+
+    assert main([*asked, "--json"]) == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["cost"]["clock"] == "simulated"
+
+
+def test_the_shell_uses_debug_tensors_where_that_is_asked(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    asked = ["bisect", "models/tiny", "--profile=b8", "--backend=fake", "--taps=debug", "--json"]
+
+    assert main([*asked, "--fake=fusion=0.5,at=0,shy=1,debug=1"]) == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["divergence"]["tensor"], row["divergence"]["hiding"]) == ("h", [])
+    assert main([*asked, "--fake=fusion=0.5,at=0"]) == 4
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["skipped"] == "fake has no debug tensors here"
+
+
 def test_the_shell_finds_the_tensor_of_an_engine(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +250,9 @@ def test_the_shell_goes_on_after_a_case_that_cannot_be_built(
     assert "the fake builder was told to fail" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", ["--group=0", "--limit=x", "--point=middle"])
+@pytest.mark.parametrize(
+    "wrong", ["--group=0", "--limit=x", "--point=middle", "--seconds=0", "--stages=parsing", "--taps=none"]
+)
 def test_a_wrong_argument_is_a_usage_error(wrong: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["bisect", "models/tiny", wrong])

@@ -32,7 +32,7 @@ def test_a_run_appends_its_cases_once(pytester: pytest.Pytester, project: Path, 
     if workers:
         pytest.importorskip("xdist")
     for _ in range(2):
-        result = pytester.runpytest_subprocess(*RUN, *workers, "--trt-history=history")
+        result = pytester.runpytest(*RUN, *workers, "--trt-history=history")
         result.stdout.fnmatch_lines(["history: 2 cases appended as *.jsonl"])
 
     rows, problems = HistoryLog(project / "history").read()

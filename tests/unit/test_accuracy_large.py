@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pytest_trt.accuracy import DEFAULTS, Tolerance, compare, measure, workers
 from pytest_trt.accuracy.measurement import root_mean_square
-from pytest_trt.accuracy.sums import dot, total
+from pytest_trt.accuracy.sums import Vector, dot
 from pytest_trt.accuracy.widening import to_single
 from pytest_trt.errors import UsageError
 
@@ -120,7 +120,7 @@ def test_large_arrays_agree_with_the_oracle(kind, base, dtypes, limits, size, ch
         sides = (expected, actual) if swap else (actual, expected)
         pair = [x.astype(d) for x, d in zip(sides, (dtypes[:-1], dtypes[-1]), strict=True)]
     rtol, atol = limits
-    with mock.patch("pytest_trt.accuracy.passes.CHUNK", chunk), mock.patch("pytest_trt.accuracy.passes.SEGMENT", 2):
+    with mock.patch("pytest_trt.accuracy.chunks.CHUNK", chunk), mock.patch("pytest_trt.accuracy.chunks.SEGMENT", 2):
         m = measure(*pair, rtol=rtol, atol=atol)
     agrees(m, *pair, rtol, atol)
 
@@ -189,7 +189,8 @@ def test_sums_of_blocks_are_those_of_the_whole(size):
     x, y = np.random.default_rng(5).standard_normal((2, size))
     wide = x.astype(np.longdouble)
     assert dot(x, y) == pytest.approx(float((wide * y).sum()), abs=1e-13 * max(size, 1))
-    assert total(x) == pytest.approx(float(wide.sum()), abs=1e-13 * max(size, 1))
+    assert Vector(x).square() == pytest.approx(float((wide * wide).sum()), rel=1e-13)
+    assert Vector(x).total() == pytest.approx(float(wide.sum()), abs=1e-13 * max(size, 1))
 
 
 def many_threads(count):
@@ -204,7 +205,7 @@ def test_the_number_of_threads_changes_nothing(kind):
     actual = perturbed(expected, kind, rng)
     found = []
     for threads in (1, 2, 5):
-        with mock.patch("pytest_trt.accuracy.passes.CHUNK", 10_000), many_threads(threads):
+        with mock.patch("pytest_trt.accuracy.chunks.CHUNK", 10_000), many_threads(threads):
             m = measure(actual, expected, rtol=1e-3, atol=1e-3, allow_nonfinite=True)
         found.append([repr(getattr(m, field.name)) for field in fields(m)])
     assert found[0] == found[1] == found[2]
@@ -238,7 +239,10 @@ def test_an_error_in_any_thread_is_raised():
 
 
 @pytest.mark.parametrize("dtypes", ["ff", "ed", "dd"])
-@pytest.mark.parametrize("limits", [(1e-3, 1e-3, 0.0), (0.0, 0.0, 1e-3), (1e-2, 0.0, 1e-2), (0.0, 1e-9, 10.0)])
+@pytest.mark.parametrize(
+    "limits",
+    [(1e-3, 1e-3, 0.0), (0.0, 0.0, 1e-3), (1e-2, 0.0, 1e-2), (0.0, 1e-9, 10.0), (9.9e-4, 0.0, 1e-6), (0.0, 0.0, 0.7)],
+)
 @pytest.mark.parametrize("kind", [*KINDS, "special"])
 def test_a_limit_that_the_scale_sets_is_the_same_as_one_given(kind, limits, dtypes):
     """Only the segments that may hold a mismatch are read again; the result is that of judging all of them."""
@@ -248,7 +252,7 @@ def test_a_limit_that_the_scale_sets_is_the_same_as_one_given(kind, limits, dtyp
     with np.errstate(all="ignore"):
         pair = [x.astype(d) for x, d in zip((actual, expected), dtypes, strict=True)]
     rtol, atol, scale = limits
-    with mock.patch("pytest_trt.accuracy.passes.CHUNK", 3_000):
+    with mock.patch("pytest_trt.accuracy.chunks.CHUNK", 3_000):
         found = measure(*pair, rtol=rtol, atol=atol, atol_scale=scale)
         given = measure(*pair, rtol=rtol, atol=found.atol)
     assert found.atol == pytest.approx(atol + scale * root_mean_square(pair[1]), rel=1e-14)

@@ -240,12 +240,12 @@ def test_an_entry_that_is_replaced_while_it_is_read_is_no_damage(spy: Spy, monke
 
     real, calls = directory.load_entry, []
 
-    def slow(folder: Path, kind: str, digest: str):
+    def slow(folder: Path, kind: str, digest: str, stamps: object):
         calls.append(folder)
         if len(calls) == 1:
             DirectoryStore(spy.store.root).put(KEY, {"engine.plan": b"newer"}, replace=True)
             raise CorruptEntryError("half of the old one, half of the new one")
-        return real(folder, kind, digest)
+        return real(folder, kind, digest, stamps)
 
     monkeypatch.setattr(directory, "load_entry", slow)
     assert spy.store.get(KEY).files["engine.plan"] == b"newer"

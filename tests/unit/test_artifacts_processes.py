@@ -15,6 +15,7 @@ import pytest
 
 import pytest_trt
 from pytest_trt.artifacts.directory import DirectoryStore
+from pytest_trt.artifacts.file_state import keeps_change_times
 from pytest_trt.artifacts.key import Key
 
 REPOSITORY = Path(pytest_trt.__file__).parents[1]
@@ -248,3 +249,39 @@ while time.monotonic() < end:
     assert misses
     assert events == []
     assert_all_is_sound(children.root)
+
+
+def test_readers_stamp_entries_that_another_one_replaces(children: Children):
+    """Readers write their stamps into folders that are taken away meanwhile: no error, and never a wrong content."""
+    if not keeps_change_times(children.root.parent):
+        pytest.skip("nothing is stamped on this file system")
+    script = """
+from pytest_trt.artifacts import file_state
+file_state.SETTLED_NS = 0
+plans = {files["engine.plan"], files["engine.plan"][::-1]}
+store = DirectoryStore(root, on_event=lambda text: say("event", text))
+say("ready")
+end = time.monotonic() + 1.5
+stamped = 0
+while time.monotonic() < end:
+    for number in range(3):
+        entry = store.get(key(number))
+        assert entry is None or entry.files["engine.plan"] in plans
+        stamped += entry is not None and (entry.path / "verified.json").exists()
+say("stamped", stamped > 0)
+"""
+    readers = [children.start(script) for _ in range(2)]
+    for child in readers:
+        assert child.stdout.readline() == "ready\n"
+    store = DirectoryStore(children.root, max_bytes=5_000_000)
+    turned = {**FILES, "engine.plan": FILES["engine.plan"][::-1]}
+    rounds = 0
+    while any(child.poll() is None for child in readers):
+        rounds += 1
+        for number in range(3):
+            store.put(key(number), FILES if rounds % 2 else turned, replace=True)
+            time.sleep(0.02)
+    assert [child.communicate()[0].splitlines() for child in readers] == [["stamped True"]] * 2
+    assert [child.returncode for child in readers] == [0, 0]
+    assert store.verify() == []
+    assert list((children.root / "tmp").iterdir()) == []

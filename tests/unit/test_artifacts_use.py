@@ -210,6 +210,21 @@ def test_timings_go_from_build_to_build(request_: BuildRequest, kind: str, tmp_p
     assert count(store, "timing-cache") == 1
 
 
+def test_timings_that_another_device_left_meanwhile_are_merged(request_: BuildRequest) -> None:
+    class Merging(StubBackend):
+        def build(self, request: BuildRequest, progress: Progress = silent) -> Built:
+            save_timing_cache(store, self, b"another's", request.timing_cache)
+            return super().build(request, progress)
+
+        def merge_timings(self, older: bytes, newer: bytes) -> bytes:
+            return older + b"+" + newer
+
+    store = MemoryStore()
+    obtain_engine(store, Merging(), request_, label="tiny")
+
+    assert load_timing_cache(store, Merging()) == b"another's+t"
+
+
 def test_timings_stay_on_their_device(request_: BuildRequest) -> None:
     store, here, there = MemoryStore(), StubBackend("a"), StubBackend("b")
 

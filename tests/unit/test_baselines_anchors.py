@@ -113,10 +113,27 @@ def test_a_better_verdict_takes_the_recent_ones_place(tmp_path: Path):
     BaselineStore(tmp_path).accept([steady(2.0)], reason="r")
     match = found(tmp_path)
     interleaved = judged(match, 1.0).verdicts["recent"]
-    judgement = judged(match, 1.0, recent=interleaved)
+    judgement = judged(match, 1.0, beside={"recent": interleaved})
 
     assert judgement.verdicts["recent"] is interleaved
     assert set(judgement.verdicts) == {"recent", "anchor"}
+
+
+@pytest.mark.parametrize(("now", "against"), [(1.0, "recent"), (1.5, "anchor")])
+def test_an_anchor_whose_engine_is_gone_turns_a_run_red_but_does_not_leave_it_open(
+    tmp_path: Path, now: float, against: str
+):
+    """Its plan is another one, so that the lottery is between them: only a large difference can be told."""
+    BaselineStore(tmp_path).accept([steady(1.0)], reason="r")
+    BaselineStore(tmp_path).accept([steady(1.001)], reason="r")
+    match = found(tmp_path)
+    assert match.entry is not None
+    match = replace(match, entry={**match.entry, "anchor": {**match.entry["anchor"], "plan": "ef" * 32}})
+    recent = judged(match, 1.0).verdicts["recent"]
+    judgement = judged(match, now, beside={"recent": recent})
+
+    assert judgement.against == against
+    assert judgement.verdicts["anchor"].outcome.value == ("inconclusive" if now == 1.0 else "fail")
 
 
 def test_a_waiver_raises_the_threshold(tmp_path: Path):

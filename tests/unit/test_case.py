@@ -96,3 +96,11 @@ def test_json_of_before_an_axis_existed_has_its_default():
     old = {"model": "m", "precision": "fp32", "profile": "p", "backend": "fake", "tactics": []}
 
     assert Case.from_json(old) == Case("m", "fp32", "p", "fake")
+
+
+def test_an_id_is_the_same_wherever_a_library_lies():
+    options = (("lean_runtime", "/opt/trt/liblean.so.8"), ("plugins", "a/libone.so,/b/libtwo.so"))
+
+    case = Case("m", "fp32", "p", "fake", options=options)
+    assert case.id == "m-fp32-p[lean_runtime=liblean.so.8,plugins=libone.so_libtwo.so]-fake"
+    assert case.to_json()["options"] == [list(pair) for pair in options]

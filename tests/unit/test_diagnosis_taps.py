@@ -14,7 +14,9 @@ from networks import model, node, run, weights
 from pytest_trt.diagnosis.hunt import Bisection, bisect
 from pytest_trt.diagnosis.present import bisection_lines
 from pytest_trt.diagnosis.stages import Subject
-from pytest_trt.diagnosis.taps import Divergence, first_divergence, with_taps
+from pytest_trt.diagnosis.tapping import Look, by_outputs, with_taps
+from pytest_trt.diagnosis.taps import Divergence, first_divergence
+from pytest_trt.errors import UnsupportedError
 from pytest_trt.lab import Lab
 from pytest_trt.settings import Settings
 from pytest_trt.spec.model import Model
@@ -61,7 +63,10 @@ class Engine:
         names = [o.name for o in proto.graph.output]
         return [dict(zip(names, run(proto, FEEDS), strict=True))]
 
-    def search(self, **given: int) -> Divergence:
+    def look(self) -> Look:
+        return by_outputs(self.model, self.build)
+
+    def search(self, look: Look | None = None, **given: int) -> Divergence:
         def deviations(tensors: list[str], rows: Any) -> dict[str, tuple[float, bool]]:
             errors = {
                 t: float(np.sqrt(np.mean((rows[0][t] - self.right[t]) ** 2) / np.mean(self.right[t] ** 2)))
@@ -73,7 +78,7 @@ class Engine:
             return not np.allclose(rows[0]["y"], self.right["y"], rtol=1e-3)
 
         self.marked.clear()
-        return first_divergence(self.model, self.plain, self.build, deviations, fails, **given)
+        return first_divergence(self.model, self.plain, look or self.look(), deviations, fails, **given)
 
 
 @pytest.mark.parametrize("broken", ["a0", "b0", "a7", "b19", "a20", "b21", "a39", "b39", "y"])
@@ -188,6 +193,35 @@ def test_fusion_that_hides_is_reported(bisected: Any):
     assert found.divergence.hiding == ("b5",)
     lines = bisection_lines(found, "fp32")
     assert any("the fault vanished while tapped: 'b5'" in line for line in lines)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_debug_tensor_hides_no_fault_that_an_output_would(bisected: Any, precision: str):
+    shy = bisected("fusion=0.5,at=12,shy=1,debug=1", precision)
+    found = bisected("fusion=0.5,at=12,shy=1,debug=1", precision, taps="debug")
+
+    assert shy.divergence.hiding
+    assert (found.divergence.outcome, found.divergence.hiding, found.divergence.missing) == ("found", (), ())
+    assert found.divergence.tensor in shy.divergence.hiding
+    assert precision == "fp16" or (found.divergence.tensor, found.divergence.node) == ("b5", "right_5")
+
+
+def test_debug_tensors_that_the_backend_lacks_are_refused(bisected: Any):
+    with pytest.raises(UnsupportedError, match="fake has no debug tensors here"):
+        bisected("fusion=0.5,at=12", taps="debug")
+
+
+def test_a_tensor_that_the_engine_does_not_have_is_reported():
+    engine = Engine(ladder(10), "a5")
+    look = engine.look()
+
+    def without(tensors: list[str]) -> list[dict[str, Any]]:
+        return [{name: array for name, array in row.items() if name not in ("a5", "mixed")} for row in look(tensors)]
+
+    found = engine.search(without, group=4)
+
+    assert (found.outcome, found.tensor, found.missing) == ("found", "b5", ("a5", "mixed"))
+    assert found.hiding == ()
 
 
 def test_a_case_that_is_close_is_not_searched(bisected: Any):

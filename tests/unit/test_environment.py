@@ -13,7 +13,8 @@ import pytest
 from pytest_trt import environment
 from pytest_trt.environment import Environment, Gpu, cpu_name, git_commit, gpus, version_of
 
-H200 = Gpu("NVIDIA H200", "9.0", 143771, "570.86.15")
+H200 = Gpu("NVIDIA H200", "9.0", 143771, "570.86.15", "00000000:1B:00.0")
+T4 = Gpu("NVIDIA T4", "7.5", 15360, "570.86.15", "00000000:5D:00.0")
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def _fresh_readings() -> Iterator[None]:
 
 @pytest.fixture
 def on_h200(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "gpus", lambda: (H200, Gpu("NVIDIA T4", "7.5", 15360, "570.86.15")))
+    monkeypatch.setattr(environment, "gpus", lambda: (H200, T4))
 
 
 @pytest.mark.usefixtures("on_h200")
@@ -38,6 +39,22 @@ def test_a_backend_on_the_gpu_is_described_by_the_first_gpu():
     assert (found.device, found.driver) == ("NVIDIA H200 143771 MB sm_90", "570.86.15")
     assert found.libraries == (("cuda", "12.8"), ("tensorrt", "10.16.1"))
     assert found.slug == "nvidia-h200_tensorrt_10.16.1"
+
+
+@pytest.mark.usefixtures("on_h200")
+@pytest.mark.parametrize(
+    ("bus_id", "device"),
+    [("0000:1b:00.0", "NVIDIA H200 143771 MB sm_90"), ("0000:5d:00.0", "NVIDIA T4 15360 MB sm_75")],
+)
+def test_the_gpu_that_cuda_uses_is_described_not_the_first_one(bus_id: str, device: str):
+    assert Environment.of("tensorrt", {"gpu_bus_id": bus_id}).device == device
+
+
+def test_without_nvml_the_gpu_is_described_as_cuda_names_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(environment, "gpus", lambda: ())
+    found = {"gpu": "NVIDIA T4", "gpu_memory_bytes": str(15360 * 2**20), "compute_capability": "7.5"}
+
+    assert Environment.of("tensorrt", found).device == "NVIDIA T4 15360 MB sm_75"
 
 
 @pytest.mark.usefixtures("on_h200")
@@ -120,6 +137,7 @@ def fake_nvml(**changes: object) -> types.ModuleType:
         "nvmlDeviceGetCudaComputeCapability": lambda handle: (9, 0),
         "nvmlDeviceGetMemoryInfo": lambda handle: memory,
         "nvmlDeviceGetName": lambda handle: "NVIDIA H200",
+        "nvmlDeviceGetPciInfo": lambda handle: types.SimpleNamespace(busId=b"00000000:1B:00.0"),
         **changes,
     }
     for name, value in functions.items():

@@ -233,6 +233,11 @@ def test_what_is_no_plan_is_not_loaded(plan: bytes):
         FakeBackend().load(plan, request_of())
 
 
+def test_a_plan_may_be_mapped_into_memory():
+    backend, request = FakeBackend(), request_of()
+    assert backend.load(memoryview(backend.build(request).plan), request).run(FEEDS)
+
+
 def test_a_closed_session_neither_runs_nor_launches():
     session = session_of()
     session.close()

@@ -108,8 +108,8 @@ def test_rows_of_trtexec_need_a_clock(tmp_path: Path):
         ({"benchmarks": [{"fullname": "a", "stats": {"mean": 1}}]}, "statistics but no samples"),
         ({"benchmarks": [{"fullname": "a", "stats": {"data": [0.0]}}]}, "samples must be positive"),
         (TIMES[:2], "all 2 queries began in the warm-up"),
-        ([{"computeMs": 1.0}], "not one of trtexec's"),
-        ([{**TIMES[4], "computeMs": "1"}], "samples must be positive"),
+        ([TIMES[4], {"computeMs ": 1.0}], "query 1 has no computeMs"),
+        ([{**TIMES[4], "computeMs": "1"}], "query 0: computeMs is '1'"),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path: Path, content: Any, said: str):

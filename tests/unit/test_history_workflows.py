@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -14,14 +16,14 @@ import pytest
 from history_rows import git, repository
 from project import write_model
 
-from pytest_trt.cli import _parser
+from pytest_trt.cli import _parser, main
 from pytest_trt.settings import options
 
 yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.yml"))
-PROGRAMS = {"pytest": [sys.executable, "-m", "pytest"], "pytest-trt": [sys.executable, "-m", "pytest_trt"]}
+PROGRAMS = ("pytest", "pytest-trt")
 # What prepares the machine; tests do not install.
 PREPARES = ("pip", "python3")
 
@@ -59,13 +61,27 @@ def run(step: Step, folder: Path, environ: dict[str, str]) -> subprocess.Complet
         "PYTEST_TRT_DURATION": "0.001",
         **environ,
     }
-    command = [*PROGRAMS[step.program], *arguments]
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    if step.program == "pytest":
+        command = [sys.executable, "-m", "pytest", *arguments]
+        done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    else:
+        done = shell(arguments, folder, environ)
     if step.target:
         assert step.target == "$GITHUB_STEP_SUMMARY"
         with Path(environ["GITHUB_STEP_SUMMARY"]).open("a") as summary:
             summary.write(done.stdout)
     return done
+
+
+def shell(arguments: list[str], folder: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """``pytest-trt`` in this process, which has imported it already."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.chdir(folder)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        code = main(arguments)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture

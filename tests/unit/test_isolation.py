@@ -391,7 +391,17 @@ def test_a_process_that_stays_behind_holds_nothing_up(
         os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
 
-def test_ctrl_c_ends_the_build_and_goes_on(scripted: Callable[[str], Backend], request_: BuildRequest):
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises, also where these tests are a job that a shell started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_the_build_and_goes_on(
+    scripted: Callable[[str], Backend], request_: BuildRequest, interruptible: None
+):
     backend = scripted(f"""
         import os, time
         progress(str(os.getpid()))

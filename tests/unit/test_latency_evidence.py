@@ -45,8 +45,19 @@ def test_enough_history_replaces_the_prior():
 def test_a_little_history_has_a_part_beside_the_prior():
     verdict = judge(still(1.0), still(1.01), "sync", history=medians(5, 0.02))
 
-    assert verdict.noise == pytest.approx(math.sqrt((4 * 0.007**2 + 4 * 0.02**2) / 8))
+    assert verdict.noise == pytest.approx(math.sqrt((4 * PRIORS["sync"].processes ** 2 + 4 * 0.02**2) / 8))
     assert verdict.noise_source == "the clock's prior and 5 recorded medians"
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_loads_that_differ_are_not_made_equal_by_a_quiet_history(paired: bool):
+    """Nine loads, 2 % apart: other engines may have been steadier."""
+    sides = still(*medians(9, 0.02)), still(*medians(9, 0.02)[::-1])
+    verdict = judge(*sides, repeats="loads", history=medians(30, 0.0005), paired=paired)
+    steady = judge(still(*[1.0] * 9), still(*[1.0] * 9), repeats="loads", history=medians(30, 0.0005), paired=paired)
+
+    assert half_width(verdict) > 0.01
+    assert half_width(steady) < 0.003
 
 
 def test_one_earlier_median_says_nothing_about_noise():

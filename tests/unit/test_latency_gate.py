@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pytest_trt.latency import PRIORS, Outcome, Prior, Verdict, decide, decide_all, summarize
 from pytest_trt.latency.stats import Summary
+from pytest_trt.latency.student import t_quantile
 
 ORDER = [Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL]
 BY_DAY = Prior(processes=0.01, pairs=0.005, loads=0.02, builds=0.03)
@@ -206,6 +207,7 @@ def test_a_simulated_clock_knows_no_tactics():
 @pytest.mark.parametrize(
     ("how", "message"),
     [
+        ({"looks": 0}, "looks must be at least 1, got 0"),
         ({"clock": "sundial"}, "unknown clock 'sundial'; known: graph, sync, host, simulated"),
         ({"repeats": "moons"}, "unknown repeats 'moons'; known: processes, loads, builds"),
         ({"threshold": 0}, "threshold must be positive"),
@@ -224,15 +226,28 @@ def test_what_cannot_be_judged(how: dict[str, Any], message: str):
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_one_sample_a_side_is_refused(paired: bool):
-    with pytest.raises(ValueError, match="one sample a side says nothing about noise"):
-        decide([1.0], [1.0], threshold=0.05, clock="graph", paired=paired)
+@pytest.mark.parametrize("clock", ["graph", "sync", "host"])
+@pytest.mark.parametrize("slower", [1.0, 2.0])
+def test_one_sample_a_side_says_nothing(clock: str, slower: float, paired: bool):
+    verdict = decide([1.0], [slower], threshold=0.05, clock=clock, paired=paired)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "too much noise" in verdict.sentence
+    assert json.loads(json.dumps(verdict.to_json(), allow_nan=False))["ratio"] == slower
 
 
 @pytest.mark.parametrize("other", [[[1.0, 2.0]], [[1.0, 2.0, 3.0]], [[1.0, 2.0, 3.0], [1.0, 2.0]]])
 def test_pairs_have_two_halves(other: Any):
     with pytest.raises(ValueError, match="as many samples in every repeat"):
         decide([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]], other, threshold=0.05, clock="host", paired=True)
+
+
+def test_data_that_is_looked_at_again_needs_more_for_any_verdict():
+    once, thrice = (judge(1.0, clock="graph", looks=looks) for looks in (1, 3))
+
+    assert thrice.low < once.low < 1 < once.high < thrice.high
+    assert math.log(thrice.high) / math.log(once.high) == pytest.approx(t_quantile(1 - 0.025 / 3, 1e9) / 1.96, rel=1e-3)
+    assert thrice.detectable > once.detectable
 
 
 def test_many_comparisons_make_red_rarer_and_leave_green_alone():

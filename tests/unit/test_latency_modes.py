@@ -148,7 +148,7 @@ class NVMLError(Exception):
 def gpu(monkeypatch):
     """NVML with one device; ``pids`` are what computes on it, ``fails`` the calls that it lacks."""
     module = ModuleType("pynvml")
-    module.pids, module.fails = [], set()
+    module.pids, module.fails = [os.getpid()], set()
     module.NVMLError, module.NVML_CLOCK_SM, module.NVML_TEMPERATURE_GPU = NVMLError, 1, 0
 
     def answer(name, value):
@@ -189,10 +189,21 @@ def test_readings_of_a_device(gpu):
         ([os.getpid(), 999_999_001], 1),
         ([999_999_001, 999_999_002], 1),  # we are one of them, under the host's number
         ([999_999_001], 0),
-        ([], 0),
+        ([], None),  # this one is there: it is the list that is missing
     ],
 )
 def test_other_processes_are_counted_without_this_one(gpu, pids, others):
+    gpu.pids = pids
+    assert nvml.device_conditions("0000:01:00.0").get("other_processes") == others
+
+
+@pytest.mark.parametrize(
+    ("pids", "others"),
+    [([os.getpid(), 999_999_001], 0), ([os.getpid(), 999_999_001, 3], 1), ([7, 8], 0), ([7, 8, 9], 1)],
+)
+def test_a_process_that_only_waits_is_not_counted(gpu, monkeypatch, pids, others):
+    monkeypatch.setattr(nvml, "_idle", set())
+    nvml.disregard(999_999_001)
     gpu.pids = pids
     assert nvml.device_conditions("0000:01:00.0")["other_processes"] == others
 

@@ -221,6 +221,12 @@ def test_what_is_no_plan_is_not_loaded(plan: bytes):
         CpuBackend().load(plan, request_of())
 
 
+def test_a_plan_may_be_mapped_into_memory():
+    backend, request = CpuBackend(), request_of()
+    session = backend.load(memoryview(backend.build(request).plan), request)
+    np.testing.assert_array_equal(session.run(FEEDS)["y"], session_of().run(FEEDS)["y"])
+
+
 def test_a_closed_session_neither_runs_nor_launches():
     session = session_of()
     session.close()

@@ -132,7 +132,11 @@ def test_described_as_json_in_the_order_of_names():
     ],
 )
 def test_profiles_that_fit(text: str):
-    Profile.parse("p", text).validate((IMAGE, MASK, SCALAR))
+    profile = Profile.parse("p", text)
+
+    profile.validate((IMAGE, MASK, SCALAR))
+    with pytest.raises(ProfileError, match="no input 'scale'"):
+        profile.validate((IMAGE, MASK))
 
 
 @pytest.mark.parametrize(
@@ -191,4 +195,8 @@ def test_one_symbol_twice_in_one_input_must_agree():
 
 
 def test_unknown_dimensions_need_not_agree():
-    Profile.fixed("p", {"a": (2, 3)}).validate((TensorSpec("a", "float32", (None, None)),))
+    profile = Profile.fixed("p", {"a": (2, 3)})
+
+    profile.validate((TensorSpec("a", "float32", (None, None)),))
+    with pytest.raises(ProfileError, match="dimension 'N'"):
+        profile.validate((TensorSpec("a", "float32", ("N", "N")),))

@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -54,7 +54,12 @@ def smallest(strategy: st.SearchStrategy[Any], fails: Callable[[Any], bool]) -> 
     return find(
         strategy,
         fails,
-        settings=settings(max_examples=300, database=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(
+            max_examples=300,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],  # nobody reads the explanation, which takes most of the time
+            suppress_health_check=list(HealthCheck),
+        ),
         random=__import__("random").Random(0),
     )
 

@@ -28,10 +28,10 @@ from pytest_trt.errors import RunError
 from pytest_trt.spec.model import Model
 
 if TYPE_CHECKING:
-    from pytest_trt.backends import Array, Feeds, Outputs
+    from pytest_trt.backends import Array, Feeds, Outputs, Plan
     from pytest_trt.spec.precision import Precision
 
-__all__ = ["CpuBackend", "CpuSession"]
+__all__ = ["CpuBackend", "CpuSession", "as_run", "session_config"]
 
 _SIMULATED = {"fp16": "float16", "bf16": "bfloat16"}
 
@@ -82,37 +82,49 @@ class CpuBackend:
         return {"onnxruntime": version_of("onnxruntime", "onnxruntime-gpu") or "unknown", "cpu": cpu_name()}
 
     def build(self, request: BuildRequest, progress: Progress = silent) -> Built:
-        model = request.model
         facts: dict[str, Any] = {}
         support = self.support(request.precision)
         if support.kind == "simulated":
             facts["simulated"] = support.reason
-        low = _SIMULATED.get(request.precision.name)
-        if low:
-            from pytest_trt.spec.precision.simulate import simulate
-
-            model = Model.from_proto(simulate(model.proto, low), model.name)
+        model = as_run(request)
         progress(f"onnxruntime: optimizing {model.name}")
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="pytest-trt-") as folder:
             target = Path(folder, "optimized.onnx")
             options = session_options("all")
             options.optimized_model_filepath = str(target)
-            # Fused into integer kernels, Q/DQ pairs give other numbers on other processors: x86 without VNNI sums
-            # uint8 x int8 products in 16 bits, which saturate (seen: cosine 0.52 on a model that has 0.9998).
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-            if request.precision.name == "fp8":
-                # It drops a Relu before QuantizeLinear where the zero point says that negative values vanish, and
-                # takes that of float8 for such a one (seen in 1.31: 5 dB on a model that has 28).
-                options.add_session_config_entry("optimization.disable_specified_optimizers", "ReluQuantRewrite")
+            for key, value in session_config(request.precision).items():
+                options.add_session_config_entry(key, value)
             open_session(without_defaults(model), options, Path(folder))
             plan = target.read_bytes()
         facts["build_seconds"] = round(time.perf_counter() - started, 3)
         facts.update(_census(plan))
         return Built(plan, ".onnx", facts)
 
-    def load(self, plan: bytes, request: BuildRequest) -> CpuSession:  # noqa: ARG002 - the plan says all
-        return CpuSession(plan)
+    def load(self, plan: Plan, request: BuildRequest) -> CpuSession:  # noqa: ARG002 - the plan says all
+        return CpuSession(bytes(plan))
+
+
+def as_run(request: BuildRequest) -> Model:
+    """The model that ONNX Runtime gets: 16-bit types are rounded to, in float32."""
+    low = _SIMULATED.get(request.precision.name)
+    if low is None:
+        return request.model
+    from pytest_trt.spec.precision.simulate import simulate
+
+    return Model.from_proto(simulate(request.model.proto, low), request.model.name)
+
+
+def session_config(precision: Precision) -> dict[str, str]:
+    """What a session that optimizes a typed model is told."""
+    # Fused into integer kernels, Q/DQ pairs give other numbers on other processors: x86 without VNNI sums
+    # uint8 x int8 products in 16 bits, which saturate (seen: cosine 0.52 on a model that has 0.9998).
+    config = {"session.disable_quant_qdq": "1"}
+    if precision.name == "fp8":
+        # It drops a Relu before QuantizeLinear where the zero point says that negative values vanish, and
+        # takes that of float8 for such a one (seen in 1.31: 5 dB on a model that has 28).
+        config["optimization.disable_specified_optimizers"] = "ReluQuantRewrite"
+    return config
 
 
 def _census(plan: bytes) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def pack(model: bytes, folder: Path) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(plan: bytes, folder: Path) -> bytes:
+def unpack(plan: bytes | memoryview, folder: Path) -> bytes:
     """Write the provider's files into *folder* and return the model. Raises RunError."""
     try:
         with zipfile.ZipFile(io.BytesIO(plan)) as archive:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.backends.clocks import SyncClock
-from pytest_trt.backends.cuda import Event, PinnedBuffer, Stream, check, runtime
+from pytest_trt.backends.cuda import PinnedBuffer, Stream, check, runtime
 from pytest_trt.backends.isolated_clock import IsolatedClock
 from pytest_trt.backends.modes import check_mode
 from pytest_trt.backends.onnxruntime.gpu_buffers import BorrowedBuffer, InputBuffer
 from pytest_trt.backends.onnxruntime.host_clock import HostClock
 from pytest_trt.backends.onnxruntime.opening import failures, message
+from pytest_trt.backends.transfers import median_ms
 from pytest_trt.errors import InputsError, RunError, UnsupportedError, nearest
 from pytest_trt.spec.dtypes import numpy_dtype
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pytest_trt.backends import Array, BuildRequest, Feeds, Outputs
 
 __all__ = ["GpuSession"]
-
-_TRANSFER_ROUNDS = 20
 
 
 class _SynchronousClock(HostClock):
@@ -133,7 +131,7 @@ class GpuSession:
         """Median time of copying all inputs in (``h2d_ms``) and all outputs out (``d2h_ms``), pinned memory."""
         self._put(feeds)
         self._first_run()
-        times = {"h2d_ms": self._median_ms(self._upload), "d2h_ms": self._median_ms(self._download)}
+        times = {"h2d_ms": median_ms(self._stream, self._upload), "d2h_ms": median_ms(self._stream, self._download)}
         self._restore()
         return times
 
@@ -215,18 +213,3 @@ class GpuSession:
             self._put(self._staged)
             self._first_run()
             self._ready = True
-
-    def _median_ms(self, copy: Callable[[], None]) -> float:
-        start, end = Event(), Event()
-        try:
-            times = []
-            for _ in range(_TRANSFER_ROUNDS):
-                self._stream.record(start)
-                copy()
-                self._stream.record(end)
-                self._stream.synchronize()
-                times.append(end.since(start))
-        finally:
-            start.close()
-            end.close()
-        return statistics.median(times)

@@ -21,7 +21,7 @@ from pytest_trt.backends.onnxruntime.partition import observe
 from pytest_trt.backends.onnxruntime.providers import CUDA
 
 if TYPE_CHECKING:
-    from pytest_trt.backends import BuildRequest, Progress
+    from pytest_trt.backends import BuildRequest, Plan, Progress
     from pytest_trt.spec.precision import Precision
 
 __all__ = ["CudaBackend"]
@@ -69,10 +69,10 @@ class CudaBackend(GpuBackend):
             facts.update(partition_facts(session, request, CUDA))
         return Built(plan, ".onnx", {**facts, "plan_bytes": len(plan)})
 
-    def load(self, plan: bytes, request: BuildRequest) -> GpuSession:
+    def load(self, plan: Plan, request: BuildRequest) -> GpuSession:
         with ExitStack() as stack:
             stream, given = self._stream(stack)
-            session = open_loading(plan, [(CUDA, {**self._options(request.precision), **given})])
+            session = open_loading(bytes(plan), [(CUDA, {**self._options(request.precision), **given})])
             loaded = GpuSession(session, request, stream, asynchronous=bool(given))
             loaded.keep(stack.pop_all())
         return loaded

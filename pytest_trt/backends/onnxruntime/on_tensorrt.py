@@ -25,7 +25,7 @@ from pytest_trt.backends.onnxruntime.tensorrt_options import check_options, prov
 from pytest_trt.errors import BuildError, RunError
 
 if TYPE_CHECKING:
-    from pytest_trt.backends import BuildRequest, Progress
+    from pytest_trt.backends import BuildRequest, Plan, Progress
     from pytest_trt.spec.precision import Precision
 
 __all__ = ["OrtTensorRTBackend"]
@@ -82,7 +82,7 @@ class OrtTensorRTBackend(GpuBackend):
             facts["tf32"] = f"on in what is left in float32: only {TF32_OVERRIDE}=0 switches it off"
         return Built(plan, SUFFIX, {**facts, "plan_bytes": len(plan)}, timing_cache=kept)
 
-    def load(self, plan: bytes, request: BuildRequest) -> GpuSession:
+    def load(self, plan: Plan, request: BuildRequest) -> GpuSession:
         with ExitStack() as stack:
             folder = stack.enter_context(temporary_folder())
             model = unpack(plan, folder)

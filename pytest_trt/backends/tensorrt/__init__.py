@@ -10,10 +10,11 @@ from pytest_trt.backends.tensorrt.options import check_options
 from pytest_trt.backends.tensorrt.probe import import_tensorrt, probe
 from pytest_trt.backends.tensorrt.session import TensorRTSession
 from pytest_trt.backends.tensorrt.versions import support, typing
+from pytest_trt.backends.tensorrt.versions.debugging import can_debug
 from pytest_trt.errors import BackendUnavailableError, UnsupportedError
 
 if TYPE_CHECKING:
-    from pytest_trt.backends import BuildOptions, BuildRequest, Built, Progress, Support
+    from pytest_trt.backends import BuildOptions, BuildRequest, Built, Plan, Progress, Support
     from pytest_trt.spec.interface import Interface
     from pytest_trt.spec.precision import Precision
 
@@ -62,13 +63,24 @@ class TensorRTBackend:
             raise UnsupportedError(found.reason)
         return build(trt, request, progress)
 
-    def interface(self, plan: bytes, options: BuildOptions) -> Interface:
+    def merge_timings(self, older: bytes, newer: bytes) -> bytes:
+        """One timing cache of two that were made on devices of this model by this version."""
+        from pytest_trt.backends.tensorrt.logger import process_logger
+        from pytest_trt.backends.tensorrt.options import merged_timing_caches
+
+        trt = self._tensorrt()
+        return merged_timing_caches(trt.Builder(process_logger(trt)).create_builder_config(), older, newer)
+
+    def interface(self, plan: Plan, options: BuildOptions) -> Interface:
         """What a finished *plan* says of itself: inputs, outputs, profiles. Raises RunError."""
         from pytest_trt.backends.tensorrt.interface import read_interface
 
         return read_interface(self._tensorrt(), plan, options)
 
-    def load(self, plan: bytes, request: BuildRequest) -> TensorRTSession:
+    def can_debug(self) -> bool:
+        return can_debug(self._tensorrt())
+
+    def load(self, plan: Plan, request: BuildRequest) -> TensorRTSession:
         return TensorRTSession(self._tensorrt(), plan, request)
 
     def _tensorrt(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +52,9 @@ class Binding:
 
     @property
     def address(self) -> int:
-        """Where TensorRT finds the tensor."""
+        """Where TensorRT finds the tensor; 0 for an output that has no memory before TensorRT asks for it."""
+        if self.allocator is not None:
+            return int(self.allocator.buffer.pointer)
         return self.host.pointer if self.on_host else self.device.pointer
 
     @property
@@ -117,7 +120,8 @@ class Binding:
             if self.nbytes > self.allocator.buffer.nbytes:
                 raise RunError(
                     f"output {self.name!r}: TensorRT says the shape {format_shape(self.allocator.shape)},"
-                    f" {self.nbytes} bytes, and asked for memory of {self.allocator.buffer.nbytes}"
+                    f" {self.nbytes} bytes, and asked for {self.allocator.asked or 'none'};"
+                    f" there are {self.allocator.buffer.nbytes}"
                 )
             self.host.reserve(self.nbytes)
             stream.download(self.host, self.allocator.buffer, self.nbytes)
@@ -159,7 +163,8 @@ class Binding:
 def output_allocator(trt: Any) -> Any:
     """An allocator for one output: TensorRT asks it for memory once it knows the size, then tells the shape.
 
-    Exceptions cannot cross TensorRT, so the last one is kept in ``error``.
+    Exceptions cannot cross TensorRT, so the last one is kept in ``error``. ``asked`` is the size in bytes that it last
+    asked for, None where it has not since ``prepare``.
     """
 
     class Allocator(trt.IOutputAllocator):  # type: ignore[misc]  # a base of an untyped library
@@ -168,10 +173,22 @@ def output_allocator(trt: Any) -> Any:
             self.buffer = DeviceBuffer()
             self.shape: Shape = ()
             self.error: RunError | None = None
+            self.asked: int | None = None
+
+        def prepare(self, size: int) -> None:
+            """Have memory for *size*, the most that the next run can need, unless that is more than the device has.
+
+            So a run does not depend on being asked in time: with two contexts of 8.6 that took turns, copying such an
+            output failed once as it does where there is too little memory.
+            """
+            self.asked = None
+            with suppress(RunError):
+                self.buffer.reserve(size)
 
         def reallocate_output(self, _tensor_name: str, _memory: Any, size: int, _alignment: int) -> int | None:
             # cudaMalloc aligns to 256 bytes, more than TensorRT asks for.
             self.error = None
+            self.asked = size
             try:
                 self.buffer.reserve(size)
             except RunError as error:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends import Built
+from pytest_trt.backends.steps import Steps
 from pytest_trt.backends.tensorrt.census import take_census
 from pytest_trt.backends.tensorrt.editable_cache import read_entries, write_entries
 from pytest_trt.backends.tensorrt.io_formats import apply_io_formats
@@ -33,6 +33,7 @@ from pytest_trt.backends.tensorrt.versions import (
     share_profiles,
     typing,
 )
+from pytest_trt.backends.tensorrt.versions.debugging import mark_debug_tensors
 from pytest_trt.errors import BuildError, RunError, UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def build(trt: Any, request: BuildRequest, progress: Progress) -> Built:
 
 
 def _build(trt: Any, request: BuildRequest, messages: Messages, watcher: Any, stack: ExitStack) -> Built:
-    logger = process_logger(trt)
+    logger, steps = process_logger(trt), Steps()
     register_plugins(trt, logger)
     check_options(trt, request.options)  # loads the plugins that the parser may need
     if request.options.strip_plan and not request.model.has_graph:
@@ -70,8 +71,12 @@ def _build(trt: Any, request: BuildRequest, messages: Messages, watcher: Any, st
         )
     typed = _typing(trt, request)
     builder = trt.Builder(logger)
+    steps.done("open")  # of a process's first build: loading the builder's kernels, too
     network = define_network(trt, builder, logger, request.model, typed, stack)
+    if request.debug_tensors:
+        mark_debug_tensors(trt, network, request.debug_tensors)
     apply_io_formats(trt, network, request.options)
+    steps.done("parse")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the inspector shows names only
     set_precision_flags(trt, config, request.precision, typed)
@@ -87,9 +92,9 @@ def _build(trt: Any, request: BuildRequest, messages: Messages, watcher: Any, st
     if watcher is not None:
         config.progress_monitor = watcher
 
-    started = time.perf_counter()
+    steps.done("configure")
     memory = builder.build_serialized_network(network, config)
-    seconds = time.perf_counter() - started
+    steps.done("build")
     if calibrator is not None and calibrator.error is not None:
         raise calibrator.error  # it could not cross TensorRT, which may have built on the samples before it
     if memory is None:
@@ -97,9 +102,11 @@ def _build(trt: Any, request: BuildRequest, messages: Messages, watcher: Any, st
             raise KeyboardInterrupt
         raise _failure(trt, logger, request)
     plan = bytes(memory)
+    inspected = _inspect(trt, plan, request)
+    steps.done("inspect")
     facts: dict[str, Any] = {
         "tensorrt": str(trt.__version__),
-        "build_seconds": round(seconds, 3),
+        "build_seconds": round(steps.seconds["build"], 3),
         "plan_bytes": len(plan),
         "typing": typed,
         "flags": flags_on(trt, config),
@@ -108,17 +115,19 @@ def _build(trt: Any, request: BuildRequest, messages: Messages, watcher: Any, st
         "timing_cache": cache_state,
         "warnings": messages.warnings,
         "first_warnings": messages.first_warnings,
-        **_inspect(trt, plan, request),
+        **inspected,
     }
     if request.calibration is not None:
         facts["calibration"] = _calibration_facts(request.calibration, calibrator.cache if calibrator else None)
     if request.options.editable_timing_cache:
         facts["timing"] = {key: list(entry) for key, entry in read_entries(config.get_timing_cache()).items()}
+    timings = serialized_timing_cache(config)
+    steps.done("timings")
     return Built(
         plan,
         ".plan",
-        facts,
-        timing_cache=serialized_timing_cache(config),
+        {**facts, "step_seconds": steps.seconds},
+        timing_cache=timings,
         log=messages.text(),
         calibration_cache=calibrator.cache if calibrator is not None else None,
     )
@@ -193,18 +202,23 @@ def _hint(trt: Any, said: str, request: BuildRequest) -> str | None:
 def _inspect(trt: Any, plan: bytes, request: BuildRequest) -> dict[str, Any]:
     """Load the new plan and read what it holds. A plan that does not load is a failed build."""
     try:
-        _runtimes, engine = deserialize(trt, plan, request)
+        runtimes, engine = deserialize(trt, plan, request)
     except RunError as error:
         raise BuildError(
             f"the new plan of {request.model.name!r} cannot be loaded: {error.message}", hint=error.hint
         ) from error
-    census = take_census(trt, engine, request, len(plan))
-    facts: dict[str, Any] = {
-        "layers": int(engine.num_layers),
-        "profiles": int(engine.num_optimization_profiles),
-        "device_memory_bytes": device_memory_bytes(engine),
-        **census.facts(),
-    }
+    try:
+        census = take_census(trt, engine, request, len(plan))
+        facts: dict[str, Any] = {
+            "layers": int(engine.num_layers),
+            "profiles": int(engine.num_optimization_profiles),
+            "device_memory_bytes": device_memory_bytes(engine),
+            **census.facts(),
+        }
+    finally:
+        # The engine needs its runtime to the end.
+        del engine
+        del runtimes
     refusal = census.not_honoured(request)
     if refusal:
         facts["not_honoured"] = refusal

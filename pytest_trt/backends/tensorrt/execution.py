@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_trt.backends.cuda import Stream
 from pytest_trt.backends.tensorrt.binding import Binding, output_allocator
 from pytest_trt.backends.tensorrt.logger import process_logger
+from pytest_trt.backends.tensorrt.versions.debugging import DebugTensors
 from pytest_trt.errors import InputsError, RunError, UnsupportedError, nearest
 
 if TYPE_CHECKING:
@@ -42,12 +43,19 @@ class Execution:
             stack.callback(self._let_go)  # the context goes before the memory that it knows
             # The plan carries DETAILED names for the inspector; annotating them would cost time in each launch.
             self._context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
+            self._debugged = self._listen(stack) if request.debug_tensors else None
             self._select_profile(alone)
             self._resources = stack.pop_all()
         self._inputs = [b for b in self._bindings if b.is_input]
         self._outputs = [b for b in self._bindings if not b.is_input]
         # Inputs that no node reads are not in the engine; feeding them is no mistake.
         self._unused = {spec.name for spec in request.model.inputs} - {b.name for b in self._inputs}
+
+    def _listen(self, stack: ExitStack) -> DebugTensors:
+        engine, names = self._loaded.engine, self._request.debug_tensors
+        found = DebugTensors(self._trt, engine, self._context, names, self._stream)
+        stack.callback(found.close)
+        return found
 
     def _select_profile(self, alone: bool) -> None:
         """The first context of an engine begins with profile 0; every other one has to be told."""
@@ -129,14 +137,16 @@ class Execution:
         if unknown:
             raise self._error(f"shapes cannot be inferred, for lack of {', '.join(unknown)}")
         for binding in self._outputs:
+            if binding.allocator is None:
+                shape = tuple(int(size) for size in self._context.get_tensor_shape(binding.name))
+                if all(size >= 0 for size in shape):
+                    binding.reserve(shape)
+                else:
+                    binding.allocator = output_allocator(self._trt)
+                    self._context.set_output_allocator(binding.name, binding.allocator)
             if binding.allocator is not None:
-                continue
-            shape = tuple(int(size) for size in self._context.get_tensor_shape(binding.name))
-            if any(size < 0 for size in shape):
-                binding.allocator = output_allocator(self._trt)
-                self._context.set_output_allocator(binding.name, binding.allocator)
-            else:
-                binding.reserve(shape)
+                binding.allocator.prepare(int(self._context.get_max_output_size(binding.name)))
+            if binding.address:
                 self._context.set_tensor_address(binding.name, binding.address)
 
     def _enqueue(self) -> None:
@@ -162,7 +172,8 @@ class Execution:
         """Copy the outputs to the host and return them."""
         self._download()
         self._stream.synchronize()
-        return {binding.name: binding.decode(copy=copy) for binding in self._outputs}
+        outputs = {binding.name: binding.decode(copy=copy) for binding in self._outputs}
+        return outputs if self._debugged is None else {**outputs, **self._debugged.take()}
 
     def _error(self, what: str) -> RunError:
         said = self._logger.complaints()

@@ -16,7 +16,7 @@ from pytest_trt.spec.precision import get_precision
 from pytest_trt.spec.shapes import Profile, ShapeRange
 
 if TYPE_CHECKING:
-    from pytest_trt.backends import BuildOptions
+    from pytest_trt.backends import BuildOptions, Plan
 
 __all__ = ["check_network", "plan_interface", "read_interface"]
 
@@ -41,7 +41,7 @@ def plan_interface(trt: Any, engine: Any) -> Interface:
     return Interface(inputs, tuple(specs[False]), tuple(profiles))
 
 
-def read_interface(trt: Any, plan: bytes, options: BuildOptions) -> Interface:
+def read_interface(trt: Any, plan: Plan, options: BuildOptions) -> Interface:
     """Load *plan* for ``plan_interface``, and free it again. Of *options* those count that a plan needs while it is
     loaded. Raises RunError where it cannot be loaded."""
     nothing = Model.from_interface(Interface(()), "plan", identity="not read yet")

@@ -11,12 +11,12 @@ from pytest_trt.backends.tensorrt.versions.runtime import stream_weights
 from pytest_trt.errors import RunError
 
 if TYPE_CHECKING:
-    from pytest_trt.backends import BuildRequest
+    from pytest_trt.backends import BuildRequest, Plan
 
 __all__ = ["LoadedEngine", "deserialize"]
 
 
-def deserialize(trt: Any, plan: bytes, request: BuildRequest) -> tuple[Any, Any]:
+def deserialize(trt: Any, plan: Plan, request: BuildRequest) -> tuple[Any, Any]:
     """Return the runtimes (the last one made the engine) and the engine of *plan*, which must not outlive them.
 
     *trt* may be a module of the lean runtime. The engine has its weights, also where the plan came without. Code for
@@ -56,7 +56,7 @@ def _lean_runtime(trt: Any, runtime: Any, path: Path, logger: Any) -> Any:
     return loaded
 
 
-def _refused(trt: Any, plan: bytes, request: BuildRequest, said: str) -> RunError:
+def _refused(trt: Any, plan: Plan, request: BuildRequest, said: str) -> RunError:
     hint = "plans run only under the TensorRT version and GPU that built them; build it again"
     if request.options.version_compatibility == "exclude-lean" and request.options.lean_runtime is None:
         hint = (
@@ -87,7 +87,7 @@ def _give_weights(trt: Any, engine: Any, request: BuildRequest, logger: Any) -> 
 class LoadedEngine:
     """An engine and its runtimes, held by one session or several: the last one that lets go frees them."""
 
-    def __init__(self, trt: Any, plan: bytes, request: BuildRequest) -> None:
+    def __init__(self, trt: Any, plan: Plan, request: BuildRequest) -> None:
         self._runtimes, self.engine = deserialize(trt, plan, request)
         self.users = 0
 

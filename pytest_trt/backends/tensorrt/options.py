@@ -16,7 +16,13 @@ from pytest_trt.errors import BuildError, UsageError
 if TYPE_CHECKING:
     from pytest_trt.backends import BuildOptions
 
-__all__ = ["apply_options", "attach_timing_cache", "check_options", "serialized_timing_cache"]
+__all__ = [
+    "apply_options",
+    "attach_timing_cache",
+    "check_options",
+    "merged_timing_caches",
+    "serialized_timing_cache",
+]
 
 _MAX_LEVEL = 5
 
@@ -108,6 +114,14 @@ def attach_timing_cache(config: Any, blob: bytes | None) -> str:
     if not config.set_timing_cache(empty, False):
         raise BuildError("TensorRT refused an empty timing cache")
     return "rejected" if blob else "new"
+
+
+def merged_timing_caches(config: Any, older: bytes, newer: bytes) -> bytes:
+    """The entries of both, which are of this device and version; *newer* as it is where TensorRT cannot merge them."""
+    both = [config.create_timing_cache(blob) for blob in (newer, older)]
+    if None in both or not both[0].combine(both[1], False):
+        return newer
+    return bytes(both[0].serialize())
 
 
 def serialized_timing_cache(config: Any) -> bytes | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_trt.backends.clocks import LaunchQueue, SyncClock, pick_clock
-from pytest_trt.backends.cuda import Event, Stream
+from pytest_trt.backends.cuda import Stream
 from pytest_trt.backends.isolated_clock import IsolatedClock
 from pytest_trt.backends.modes import MODES, check_mode
 from pytest_trt.backends.queued_clock import QueuedClock
@@ -17,17 +15,16 @@ from pytest_trt.backends.tensorrt.execution import Execution
 from pytest_trt.backends.tensorrt.loading import LoadedEngine
 from pytest_trt.backends.tensorrt.versions.trtexec import queue_defaults
 from pytest_trt.backends.throughput_clock import ThroughputClock
+from pytest_trt.backends.transfers import median_ms
 from pytest_trt.errors import InputsError, RunError, nearest
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pytest_trt.backends import Array, BuildRequest, Feeds, Outputs
+    from pytest_trt.backends import Array, BuildRequest, Feeds, Outputs, Plan
     from pytest_trt.backends.clocks import GraphClock
 
 __all__ = ["TensorRTSession"]
-
-_TRANSFER_ROUNDS = 20
 
 
 class TensorRTSession(Execution):
@@ -37,7 +34,7 @@ class TensorRTSession(Execution):
     be an engine that another session has loaded.
     """
 
-    def __init__(self, trt: Any, plan: bytes | LoadedEngine, request: BuildRequest) -> None:
+    def __init__(self, trt: Any, plan: Plan | LoadedEngine, request: BuildRequest) -> None:
         self._closed = False
         self._clock: GraphClock | SyncClock | None = None
         self._other_clocks: dict[tuple[str, bool], IsolatedClock | QueuedClock | ThroughputClock] = {}
@@ -120,8 +117,8 @@ class TensorRTSession(Execution):
         self._enqueue()
         self._stream.synchronize()
         times = {
-            "h2d_ms": self._median_ms(self._upload),
-            "d2h_ms": self._median_ms(self._download),
+            "h2d_ms": median_ms(self._stream, self._upload),
+            "d2h_ms": median_ms(self._stream, self._download),
         }
         self._restore()
         return times
@@ -192,27 +189,15 @@ class TensorRTSession(Execution):
         self._check_open()
         arrays = self._encode(feeds)
         self._ready = False
-        moved = self._put(arrays)
-        if moved and self._clock is not None:
-            self._clock.invalidate()
+        moved = True  # where an error ends it, too: buffers that a graph holds may be gone by then
+        try:
+            moved = self._put(arrays)
+        finally:
+            if moved and self._clock is not None:
+                self._clock.invalidate()
 
     def _restore(self) -> None:
         """Bring staged inputs back after others were run."""
         if self._staged is not None:
             self._bring(self._staged)
             self._ready = True
-
-    def _median_ms(self, copy: Callable[[], None]) -> float:
-        start, end = Event(), Event()
-        try:
-            times = []
-            for _ in range(_TRANSFER_ROUNDS):
-                self._stream.record(start)
-                copy()
-                self._stream.record(end)
-                self._stream.synchronize()
-                times.append(end.since(start))
-        finally:
-            start.close()
-            end.close()
-        return statistics.median(times)

@@ -135,7 +135,7 @@ PRECISIONS: dict[str, Precision] = {
             flags_on=("INT8", "FP16"),
             flags_off=("TF32",),
             calibrated=True,
-            options=(*_CAST_OPTIONS, "calibration", "percentile", "samples"),
+            options=(*_CAST_OPTIONS, "calibration", "percentile", "samples", "ranges"),
             summary="int8 Q/DQ, symmetric, weights per channel; the rest float32, on a weakly typed TensorRT float16",
         ),
         Precision(
@@ -144,7 +144,7 @@ PRECISIONS: dict[str, Precision] = {
             flags_on=("FP8", "FP16"),
             flags_off=("TF32",),
             calibrated=True,
-            options=(*_CAST_OPTIONS, "samples"),
+            options=(*_CAST_OPTIONS, "samples", "ranges"),
             summary="fp8 (e4m3) Q/DQ, one scale per tensor; the rest float32, on a weakly typed TensorRT float16",
             calibration="minmax",  # e4m3 has exponents of its own: clipping outliers buys no resolution
         ),

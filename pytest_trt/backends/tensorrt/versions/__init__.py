@@ -47,6 +47,9 @@ TYPE_FLAGS = {"FP16": "HALF", "BF16": "BF16", "INT8": "INT8", "FP8": "FP8", "INT
 # Compute capability from which tensor cores or arithmetic of a type exist.
 _NEEDS_CAPABILITY = {"TF32": (8, 0), "FP16": (5, 3), "BF16": (8, 0), "INT8": (6, 1), "FP8": (8, 9), "FP4": (10, 0)}
 
+# Precision that not every version has -> the nearest one that every version has.
+_INSTEAD = {"bf16": "fp16", "fp8": "int8", "int4": "int8"}
+
 # The newest ONNX opset that a major version reads, where its documentation names one.
 _NEWEST_OPSET = {8: 17, 11: 25}
 
@@ -163,7 +166,9 @@ def support(trt: Any, precision: Precision, capability: tuple[int, int]) -> Supp
 
 
 def _lacks(trt: Any, precision: Precision, what: str) -> Support:
-    return Support("unsupported", f"TensorRT {trt.__version__} cannot run {precision.name}: {what}")
+    instead = _INSTEAD.get(precision.name)
+    hint = f"; any version runs {instead} (--trt-precision={instead})" if instead else ""
+    return Support("unsupported", f"TensorRT {trt.__version__} cannot run {precision.name}: {what}{hint}")
 
 
 def newest_opset(trt: Any) -> int | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.cli.exits import INCONCLUSIVE, MISMATCH, NOTHING, PASS
 from pytest_trt.errors import InputsError, ModelError, ProfileError, UnsupportedError, UsageError
 from pytest_trt.settings import options
 from pytest_trt.spec.manifest import MANIFEST_NAME, Manifest
@@ -43,9 +44,10 @@ _BUILDING = {option.name for option in options() if option.group == "build"} - {
 # Options that the command takes; all but the threshold are about engines.
 OPTIONS = {"threshold", *_OF_ENGINES, *_BUILDING}
 
-_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
-_NOTHING = 4
+_CODES = {"pass": PASS, "fail": MISMATCH, "inconclusive": INCONCLUSIVE}
 _SUFFIXES = (".onnx", ".plan")
+# Where nothing says what timed the samples of a file: the wider prior of a GPU's clocks.
+_UNSAID = "sync"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def run(lab: Lab, given: argparse.Namespace) -> int:
             print(f"{row.verdict.outcome.value:12} {row.name}{row.remark}: {row.verdict.sentence}")
     for name, why in left_out.items():
         print(f"pytest-trt: {name} is not judged: {why}", file=sys.stderr)
-    return _NOTHING if worst is None else _CODES[worst]
+    return NOTHING if worst is None else _CODES[worst]
 
 
 def _files(lab: Lab, given: argparse.Namespace) -> tuple[list[_Row], dict[str, str]]:
@@ -118,12 +120,15 @@ def _files(lab: Lab, given: argparse.Namespace) -> tuple[list[_Row], dict[str, s
         cand = replace(cand, samples={old: cand.samples[new]}, clocks=clocks)
     left_out = dict.fromkeys(sorted(sides[0].keys() ^ cand.samples.keys()), "it is in one of the files only")
     groups: dict[str, dict[str, Any]] = {}
+    unsaid: list[str] = []
     for name in sorted(base.samples.keys() & cand.samples.keys()):
         said = {one.clocks.get(name) or given.clock or one.usual_clock for one in (base, cand)}
         if given.clock and said != {given.clock}:
             left_out[name] = f"--clock={given.clock}, and it was timed by {', '.join(sorted(map(str, said)))}"
             continue
         clock = _clock(name, said)
+        if said == {None}:
+            unsaid.append(name)
         groups.setdefault(clock, {})[name] = base.samples[name], cand.samples[name]
         if given.paired:
             _check_pairs(name, *groups[clock][name])
@@ -136,7 +141,9 @@ def _files(lab: Lab, given: argparse.Namespace) -> tuple[list[_Row], dict[str, s
             raise UsageError(f"{given.base}, {given.cand}: {error}") from error
         for name, verdict in found.items():
             medians = [float(f"{summarize(side).median_ms:.5g}") for side in cases[name]]
-            rows.append(_Row(name, verdict, {"baseline_ms": medians[0], "candidate_ms": medians[1]}))
+            remark = f" (as if timed by {_UNSAID}: --clock says by what)" if name in unsaid else ""
+            about = {"baseline_ms": medians[0], "candidate_ms": medians[1], "clock_said": name not in unsaid}
+            rows.append(_Row(name, verdict, about, remark))
     return sorted(rows, key=lambda row: row.name), left_out
 
 
@@ -147,12 +154,10 @@ def _read(path: Path, read: Any) -> Any:
 
 
 def _clock(name: str, said: set[str | None]) -> str:
-    clock = next(iter(said))
-    if len(said) > 1:
-        raise UsageError(f"{name}: timed by {' and '.join(sorted(map(str, said)))}: such times do not compare")
-    if clock is None:
-        raise UsageError(f"{name}: nothing says what timed it", hint="--clock=graph, sync or host")
-    return clock
+    known = [clock for clock in said if clock is not None] or [_UNSAID]
+    if len(known) > 1:
+        raise UsageError(f"{name}: timed by {' and '.join(sorted(known))}: such times do not compare")
+    return known[0]
 
 
 def _check_pairs(name: str, base: list[Any], cand: list[Any]) -> None:
@@ -210,9 +215,7 @@ def _know(lab: Lab, path: Path, manifest: Path | None) -> list[Case]:
 def _in_turns(old: tuple[Lab, Case], new: tuple[Lab, Case], *, comparisons: int) -> _Row:
     import numpy as np
 
-    from pytest_trt.lab.ab import clock_of, take_turns
-    from pytest_trt.latency.gate import decide
-    from pytest_trt.latency.modes import prior_of
+    from pytest_trt.lab.turns import clock_of, judge_turns
 
     (before, old_case), (after, new_case) = old, new
     stored = [before.engine(old_case)[0], after.engine(new_case)[0]]
@@ -226,21 +229,14 @@ def _in_turns(old: tuple[Lab, Case], new: tuple[Lab, Case], *, comparisons: int)
     session = after.engine(new_case)[1]
     with after.device_lock(new_case.backend):
         session.stage(feeds[1])
-        found = take_turns(
+        verdict, found = judge_turns(
             after.settings,
             clock_of(session, after.settings).name,
             (lambda: before.reload(old_case), feeds[0]),
             (lambda: after.reload(new_case), feeds[1]),
+            threshold=after.threshold(new_case),
+            comparisons=comparisons,
         )
-    verdict = decide(
-        list(found.baseline_ms),
-        list(found.candidate_ms),
-        threshold=after.threshold(new_case),
-        clock=prior_of(found.clock),
-        paired=True,
-        repeats="loads",
-        comparisons=comparisons,
-    )
     inputs = after.inputs(new_case, after.profile(new_case).at("opt"))
     support = after.record(new_case).simulated
     said = [word for word, so in (("simulated", support), ("synthetic inputs", inputs.synthetic)) if so]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.cli.exits import MISMATCH, NOTHING, PASS
+from pytest_trt.cli.matrix import cases_of
+from pytest_trt.cli.messages import own_flags
 from pytest_trt.errors import TrtError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "find the nodes, or the tensor, that an error comes from"
-
-_CLOSE, _NOT_CLOSE, _NOTHING = 0, 1, 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-engine", action="store_true", help="judge sets of nodes by engines of the backend, not by onnxruntime"
     )
     parser.add_argument("--point", choices=("min", "opt", "max"), default="opt", help="point of the profile")
+    parser.add_argument(
+        "--taps", choices=("outputs", "debug"), default="outputs", help="how inner tensors are looked at"
+    )
     parser.add_argument("--group", type=_positive, default=8, metavar="N", help="mark at most N tensors at a time")
     parser.add_argument("--limit", type=_positive, metavar="N", help="evaluate, or build, at most N times")
+    parser.add_argument(
+        "--seconds", type=_positive, default=600, metavar="N", help="begin no evaluation or build later (default: 600)"
+    )
+    parser.add_argument(
+        "--stages", type=_stages, metavar="WORDS", help="explain by these stages alone, such as conversion,parser"
+    )
+    parser.add_argument("--latency", action="store_true", help="measure what the exclusions cost")
 
 
 def _positive(text: str) -> int:
@@ -41,10 +51,19 @@ def _positive(text: str) -> int:
     return value
 
 
-def run(lab: Lab, given: argparse.Namespace, cases: Iterable[Case]) -> int:
+def _stages(text: str) -> list[str]:
+    from pytest_trt.diagnosis.stages import STAGES
+
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if unknown := [word for word in words if word not in STAGES]:
+        raise argparse.ArgumentTypeError(f"no stage {unknown[0]!r}; there are {', '.join(STAGES)}")
+    return words
+
+
+def run(lab: Lab, given: argparse.Namespace) -> int:
     """Bisect each case, print, and return the exit code: 1 where one is not close, 4 where none could be run."""
-    codes, rows = {_NOTHING}, []
-    for case in cases:
+    codes, rows = {NOTHING}, []
+    for case in cases_of(lab, given):
         code, about, lines = _bisect(lab, given, case)
         codes.add(code)
         rows.append({"case": case.to_json(), **about})
@@ -52,7 +71,7 @@ def run(lab: Lab, given: argparse.Namespace, cases: Iterable[Case]) -> int:
             print("\n".join([*lines, ""]))
     if given.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
-    return next(code for code in (_NOT_CLOSE, _CLOSE, _NOTHING) if code in codes)
+    return next(code for code in (MISMATCH, PASS, NOTHING) if code in codes)
 
 
 def _bisect(lab: Lab, given: argparse.Namespace, case: Case) -> tuple[int, dict[str, Any], list[str]]:
@@ -66,11 +85,16 @@ def _bisect(lab: Lab, given: argparse.Namespace, case: Case) -> tuple[int, dict[
             on_engine=given.on_engine,
             group=given.group,
             limit=given.limit,
+            seconds=given.seconds,
+            stages=given.stages,
+            latency=given.latency,
+            taps=given.taps,
         )
     except UnsupportedError as error:
-        return _NOTHING, {"skipped": error.message}, [f"{case}: skipped: {error.message}"]
+        return NOTHING, {"skipped": error.message}, [f"{case}: skipped: {error.message}"]
     except TrtError as error:
-        # Messages name the plugin's options; here the same options have no prefix.
-        return _NOT_CLOSE, {"error": error.message}, [f"{case}: {error}".replace("--trt-", "--")]
-    code = _CLOSE if found.explanation.attribution.culprit == "none" else _NOT_CLOSE
-    return code, found.to_json(), [str(case), *bisection_lines(found, case.precision)]
+        return MISMATCH, {"error": error.message}, [own_flags(f"{case}: {error}")]
+    code = PASS if found.explanation.attribution.culprit == "none" else MISMATCH
+    told = lab.bundle(case, found, point=given.point)
+    about = {**found.to_json(), **({"bundle": told} if told else {})}
+    return code, about, [str(case), *bisection_lines(found, case.precision), *told]

@@ -1,0 +1,109 @@
+"""A query loop on CUDA alone, with trtexec's definitions: what the mode ``queued`` is held against.
+
+Written apart from our clocks: what it is given is the engine's context and the addresses of its tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_trt.backends.cuda import native
+
+__all__ = ["EventLoop"]
+
+Copy = tuple[int, int, int]  # target, source, bytes
+
+
+def ask(result: tuple[Any, ...]) -> Any:
+    if int(result[0]) != 0:
+        raise RuntimeError(f"CUDA says {result[0]!r}")
+    return result[1] if len(result) > 1 else None
+
+
+class EventLoop:
+    """Two queries at a time on three streams of its own; each has events around copies in, computation, copies out.
+
+    *execute* takes the handle of a stream and enqueues the engine there. Without *transfers* nothing is copied; with
+    *graph* the computation is captured once; with *spin* the host does not sleep while it waits.
+    """
+
+    def __init__(
+        self, execute: Any, copies_in: Sequence[Copy], copies_out: Sequence[Copy], *, graph: bool, transfers: bool,
+        spin: bool,
+    ) -> None:  # fmt: skip
+        from cuda.bindings import runtime
+
+        self._cuda = runtime
+        flags = runtime.cudaStreamNonBlocking
+        self._input, self._compute, self._output = (ask(runtime.cudaStreamCreateWithFlags(flags)) for _ in range(3))
+        blocking = 0 if spin else runtime.cudaEventBlockingSync
+        self._events = [[ask(runtime.cudaEventCreateWithFlags(blocking)) for _ in range(6)] for _ in range(2)]
+        self._in, self._out, self._transfers = copies_in, copies_out, transfers
+        handle = native(self._compute)
+        self._enqueue = lambda: execute(handle)
+        self._graph = self._captured() if graph else None
+
+    def time(self, count: int) -> NDArray[np.float64]:
+        """*count* queries behind one that is not counted; ms of GPU compute, copies in and out, shape (count, 3)."""
+        self._send(0)
+        rows = []
+        for number in range(1, count + 1):
+            self._send(number % 2)
+            rows.append(self._wait((number - 1) % 2))
+        rows.append(self._wait(count % 2))
+        return np.array(rows[1:], dtype=np.float64)
+
+    def close(self) -> None:
+        for stream in (self._input, self._compute, self._output):
+            ask(self._cuda.cudaStreamSynchronize(stream))
+            ask(self._cuda.cudaStreamDestroy(stream))
+        for event in self._events[0] + self._events[1]:
+            ask(self._cuda.cudaEventDestroy(event))
+        if self._graph is not None:
+            ask(self._cuda.cudaGraphExecDestroy(self._graph))
+
+    def _captured(self) -> Any:
+        cuda = self._cuda
+        self._enqueue()
+        ask(cuda.cudaStreamSynchronize(self._compute))
+        ask(cuda.cudaStreamBeginCapture(self._compute, cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
+        self._enqueue()
+        graph = ask(cuda.cudaStreamEndCapture(self._compute))
+        found = ask(cuda.cudaGraphInstantiate(graph, 0))
+        ask(cuda.cudaGraphDestroy(graph))
+        return found
+
+    def _send(self, slot: int) -> None:
+        cuda, (h2d, h2d_end, start, end, d2h, d2h_end) = self._cuda, self._events[slot]
+        if self._transfers:
+            ask(cuda.cudaEventRecord(h2d, self._input))
+            self._copy(self._in, cuda.cudaMemcpyKind.cudaMemcpyHostToDevice, self._input)
+            ask(cuda.cudaEventRecord(h2d_end, self._input))
+            ask(cuda.cudaStreamWaitEvent(self._compute, h2d_end, 0))
+        ask(cuda.cudaEventRecord(start, self._compute))
+        if self._graph is None:
+            self._enqueue()
+        else:
+            ask(cuda.cudaGraphLaunch(self._graph, self._compute))
+        ask(cuda.cudaEventRecord(end, self._compute))
+        if self._transfers:
+            ask(cuda.cudaStreamWaitEvent(self._output, end, 0))
+            ask(cuda.cudaEventRecord(d2h, self._output))
+            self._copy(self._out, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost, self._output)
+            ask(cuda.cudaEventRecord(d2h_end, self._output))
+
+    def _copy(self, copies: Sequence[Copy], kind: Any, stream: Any) -> None:
+        for target, source, nbytes in copies:
+            ask(self._cuda.cudaMemcpyAsync(target, source, nbytes, kind, stream))
+
+    def _wait(self, slot: int) -> tuple[float, float, float]:
+        cuda, (h2d, h2d_end, start, end, d2h, d2h_end) = self._cuda, self._events[slot]
+        ask(cuda.cudaEventSynchronize(d2h_end if self._transfers else end))
+        gpu = ask(cuda.cudaEventElapsedTime(start, end))
+        if not self._transfers:
+            return gpu, 0.0, 0.0
+        return gpu, ask(cuda.cudaEventElapsedTime(h2d, h2d_end)), ask(cuda.cudaEventElapsedTime(d2h, d2h_end))

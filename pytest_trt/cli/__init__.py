@@ -1,0 +1,129 @@
+"""Front door: the shell. The same Lab and the same options as the plugin, without ``trt-`` in their names.
+
+Exit codes: 0 pass, 1 mismatch or regression, 2 usage, 3 inconclusive, 4 nothing was measured, 5 environment (no
+GPU, no TensorRT, no onnxruntime).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence, Set
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_trt import __version__
+from pytest_trt.cli import baseline, bisect, build, cache, compare, doctor, gate, history, report, tolerances
+from pytest_trt.cli.exits import ENVIRONMENT, MISMATCH, PASS, USAGE
+from pytest_trt.cli.messages import own_flags
+from pytest_trt.errors import BackendUnavailableError, Failure, TrtError, UsageError
+from pytest_trt.history.commands import add_commands
+from pytest_trt.settings import Settings, options
+
+if TYPE_CHECKING:
+    from pytest_trt.lab import Lab
+
+__all__ = ["main"]
+
+
+class _Command(Protocol):
+    """What the module of a command has; one with arguments of its own has ``add_arguments`` too."""
+
+    HELP: str
+
+    def run(self, lab: Lab, given: argparse.Namespace) -> int: ...
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        settings = Settings.resolve(
+            {option.name: getattr(given, f"opt_{option.name}", None) for option in options()},
+            os.environ,
+            {},
+            flag=lambda o: o.short_flag,
+        )
+        from pytest_trt.lab import Lab
+
+        with Lab(settings, Path.cwd(), _progress) as lab:
+            run: Callable[[Lab, argparse.Namespace], int] = given.run
+            return run(lab, given)
+    except BackendUnavailableError as error:
+        return _fail(error, ENVIRONMENT)
+    except UsageError as error:
+        return _fail(error, USAGE)
+    except (TrtError, Failure) as error:
+        return _fail(error, MISMATCH)
+    except KeyboardInterrupt:
+        return 130  # as a shell says it
+    except BrokenPipeError:
+        # The reader has seen enough; Python would complain once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PASS
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"pytest-trt: {own_flags(str(error))}", file=sys.stderr)
+    return code
+
+
+def _progress(message: str) -> None:
+    print(f"  {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pytest-trt", description="Build, compare and measure TensorRT engines from the shell."
+    )
+    parser.add_argument("--version", action="version", version=f"pytest-trt {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, module: _Command, takes: Set[str], *, matrix: bool = False) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        sub.set_defaults(run=module.run)
+        if matrix:
+            sub.add_argument("model", nargs="+", type=Path, help="model folder, trt.toml or .onnx file")
+        _add_options(sub, takes)
+        return sub
+
+    building, caching = _options_of("matrix", "accuracy", "build", "cache"), _options_of("cache")
+    bundling = {"bundle", "bundle_size"}
+    comparing = building | bundling | {"baselines", "report"}
+    # All inputs, at opt, one engine; nothing is judged.
+    proposing = building - {"shapes", "tolerance", "search", "streams", "builds", "alpha", "power"}
+    command("doctor", doctor, caching)
+    build.add_arguments(command("build", build, building, matrix=True))
+    command("compare", compare, comparing, matrix=True)
+    command("tolerances", tolerances, proposing, matrix=True)
+    bisect.add_arguments(command("bisect", bisect, building | bundling, matrix=True))
+    gate.add_arguments(command("gate", gate, gate.OPTIONS))
+    cache.add_arguments(command("cache", cache, caching))
+    baseline.add_arguments(command("baseline", baseline, {"baselines", "update_baselines", "reason"}))
+    add_commands(command("history", history, set()), _declared)
+    report.add_arguments(command("report", report, set()))
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, takes: Set[str]) -> None:
+    for option in options():
+        if option.name in takes:  # one that a command would ignore must not be accepted
+            parser.add_argument(
+                option.short_flag,
+                dest=f"opt_{option.name}",
+                metavar=option.metavar,
+                help=option.help.replace("%", "%%"),
+            )
+
+
+def _declared(takes: Set[str]) -> argparse.ArgumentParser:
+    """A parent parser with the options *takes*, for the commands of a command."""
+    parent = argparse.ArgumentParser(add_help=False)
+    _add_options(parent, takes)
+    return parent
+
+
+def _options_of(*groups: str) -> Set[str]:
+    return {option.name for option in options() if option.group in groups}
