@@ -249,7 +249,9 @@ def corrupted(job: Path, first: Session) -> Session:
     values = numpy_helper.to_array(weights[-1])
     index = int(np.abs(values).argmax())
     (job / "corruption.py").write_text(CORRUPTION.format(name=weights[-1].name, index=index))
-    return session(job, "models/", "-p", "corruption", "--trt-profile=b8", "--trt-precision=fp32,fp16")
+    # What the recipes made of this model is remembered; a patched one is not known by its source.
+    cache = f"--trt-cache-dir={job / 'corrupted'}"
+    return session(job, "models/", "-p", "corruption", "--trt-profile=b8", "--trt-precision=fp32,fp16", cache)
 
 
 def test_one_wrong_weight_turns_the_run_red(corrupted: Session) -> None:

@@ -49,7 +49,7 @@ class EventClock:
         found = runtime()
         device = check(found.cudaGetDevice(), "cudaGetDevice")
         bus_id = check(found.cudaDeviceGetPCIBusId(32, device), "cudaDeviceGetPCIBusId")
-        readings = {**device_conditions(bus_id.decode().rstrip("\0")), **host_conditions()}
+        readings = {**device_conditions(bus_id.decode().partition("\0")[0]), **host_conditions()}
         return {**readings, "transfers": self.transfers, "host_wait": self._host_wait()}
 
     def close(self) -> None:

@@ -64,7 +64,8 @@ def _ask(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _text(value: bytes | str) -> str:
-    return (value.decode() if isinstance(value, bytes) else str(value)).rstrip("\0")
+    # A C string in a buffer: what follows its end is not part of it, and not always zero.
+    return (value.decode() if isinstance(value, bytes) else str(value)).partition("\0")[0]
 
 
 def _dotted(number: int) -> str:

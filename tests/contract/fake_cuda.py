@@ -92,7 +92,7 @@ class FakeCuda(ModuleType):
         return self._answer("cudaGetDeviceProperties", properties)
 
     def cudaDeviceGetPCIBusId(self, length, device):
-        return self._answer("cudaDeviceGetPCIBusId", b"0000:01:00.0")
+        return self._answer("cudaDeviceGetPCIBusId", b"0000:01:00.0".ljust(length - 4, b"\0").ljust(length))
 
     def cudaRuntimeGetVersion(self):
         return self._answer("cudaRuntimeGetVersion", 12090)

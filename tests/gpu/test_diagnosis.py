@@ -50,7 +50,25 @@ def bisected(backend, tmp_path: Path, capsys) -> Iterator[Any]:
         lab.close()
 
 
-@pytest.mark.parametrize("fault", PLANTS, ids=lambda fault: fault.name)
+# Values below fp16's normal range: TensorRT 8.6.0 makes zeros of those that ONNX Runtime rounds, so that the engine adds
+# an error of its own, and the search names the tensor (seen on an H200).
+UNDERFLOW = next(fault for fault in PLANTS if fault.vanished)
+
+
+def test_what_the_engine_makes_of_values_too_small_for_fp16_is_its_own_error(
+    bisected: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = plant(monkeypatch, tmp_path / "chain", UNDERFLOW, width=WIDTH, rows=ROWS)
+    found = bisected(folder, UNDERFLOW.precision, stages=FEW)
+
+    assert found.explanation.attribution.stage("conversion").ok is False
+    assert found.explanation.attribution.culprit == "parser"
+    assert (found.divergence.tensor, found.divergence.node) == ("t3", UNDERFLOW.vanished)
+    vanished = {row.node for row in found.explanation.roundings if row.vanished > row.count / 2}
+    assert UNDERFLOW.vanished in vanished
+
+
+@pytest.mark.parametrize("fault", [f for f in PLANTS if f is not UNDERFLOW], ids=lambda fault: fault.name)
 def test_a_fault_of_the_typed_model_is_named(
     bisected: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: Plant
 ) -> None:
@@ -65,8 +83,6 @@ def test_a_fault_of_the_typed_model_is_named(
     assert culprits.exclude_nodes == fault.nodes
     assert (culprits.before.ok, culprits.after.ok) == (False, True)
     assert (explanation.nonfinite.node if explanation.nonfinite else None) == fault.nonfinite
-    vanished = {row.node for row in explanation.roundings if row.vanished > row.count / 2}
-    assert fault.vanished is None or fault.vanished in vanished
     assert tuple(pair.tensor for pair in explanation.pairs if pair.saturated_share > 0.1) == fault.saturated
 
 
