@@ -40,7 +40,8 @@ class Result:
 
 def run(cases: Sequence[TestCase], root: Path, options: Sequence[str], jobs: int) -> list[Result]:
     """Run *cases*, which lie below *root*, with pytest's *options*; *jobs* processes at a time."""
-    batches = [cases[start : start + _CASES_PER_PROCESS] for start in range(0, len(cases), _CASES_PER_PROCESS)]
+    size = max(1, min(_CASES_PER_PROCESS, -(-len(cases) // jobs)))
+    batches = [cases[start : start + size] for start in range(0, len(cases), size)]
     (root / "pytest.ini").write_text("[pytest]\ntrt_models = */*/model.onnx\n", encoding="utf-8")
     with ThreadPoolExecutor(jobs) as pool:
         found = pool.map(lambda item: _run_batch(item[0], item[1], root, options), enumerate(batches))
