@@ -106,7 +106,8 @@ class Lab(Workshop):
         worse = judge_scores(self, record, match, judged.scored)
         explained = explain_into(self, case, record, limits, self.bisect_again(case), failed=not comparison.ok)
         if not comparison.ok:
-            told = [*judged.evidence(), *metric_lines(record, doubtful=True)]
+            remarks = [f"remark       {text}" for text in (record.engine or {}).get("remarks", ())]
+            told = [*judged.evidence(), *metric_lines(record, doubtful=True), *remarks]
             evidence = [comparison.detail, *explained, "", *told, self.reproduce(case)]
             raise AccuracyFailure(f"{case}: {comparison.summary}", "\n".join(evidence))
         if judged.refused:

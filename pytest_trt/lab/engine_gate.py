@@ -66,5 +66,5 @@ def _warn(record: Record, text: str) -> None:
 
 def _note(record: Record, key: str, text: str) -> None:
     engine: dict[str, Any] = record.engine or {}
-    engine.setdefault(key, []).append(text)
+    engine[key] = [*engine.get(key, ()), text]  # the list may be that of the engine's stored facts
     record.engine = engine

@@ -107,6 +107,13 @@ def notes(records: Sequence[Record]) -> list[str]:
     ):
         lines.append(f"skipped ({count}): {reason}")
     lines += baseline_notes(records)
+    for reason, count in _counted(
+        row["not_compared"]
+        for r in records
+        for row in ((r.accuracy or {}).get("metrics") or {}).values()
+        if row.get("not_compared")
+    ):
+        lines.append(f"metrics not compared ({count}): {reason}")
     undecided = [r for r in records if r.outcomes.get("latency") == "inconclusive" and r.verdict]
     if undecided:
         seen = max(r.verdict["detectable"] for r in undecided if r.verdict)
@@ -121,7 +128,7 @@ def notes(records: Sequence[Record]) -> list[str]:
         if note := (record.latency or {}).get("note"):
             lines.append(f"{record.case.id}: {note}")
         lines += [f"{record.case.id}: latency: {said}" for said in (record.latency or {}).get("disturbed", ())]
-        lines += [f"{record.case.id}: {line}" for line in metric_lines(record)]
+        lines += [f"{record.case.id}: {line}" for line in metric_lines(record, compared=True)]
         if record.streams:
             lines.append(f"{record.case.id}: {streams_line(record.streams)}")
         if record.builds:
@@ -136,13 +143,15 @@ def notes(records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def metric_lines(record: Record, *, doubtful: bool = False) -> list[str]:
-    """Each task metric: its verdict against the baseline, or its mean and why there is none. *doubtful* leaves out
-    those that pass or were not compared."""
+def metric_lines(record: Record, *, doubtful: bool = False, compared: bool = False) -> list[str]:
+    """Each task metric: its verdict against the baseline, or its mean and why there is none. *compared* leaves out
+    those that have none, *doubtful* those that pass as well."""
     lines = []
     for name, row in ((record.accuracy or {}).get("metrics") or {}).items():
         verdict = row.get("verdict")
         if doubtful and not row.get("beyond") and (not verdict or verdict["outcome"] == "pass"):
+            continue
+        if compared and row.get("not_compared"):
             continue
         if verdict:
             gates = "" if verdict["gates"] else "not gated, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 
@@ -275,6 +276,55 @@ def test_too_new_an_opset_is_the_hint(trt, backend):
         assert f"up to opset {newest}" in caught.value.hint
     else:
         assert caught.value.hint is None
+
+
+def test_an_engine_of_too_new_an_opset_says_so(trt, backend):
+    newest = {"8": 17, "11": 25}.get(trt.__version__.split(".")[0])
+    remarks = backend.build(request_for(which=model_of_opset(26))).facts.get("remarks")
+    if newest:
+        assert remarks is not None
+        assert f"up to opset {newest}" in remarks[0]
+        assert f"--trt-graph=opset={newest}" in remarks[0]
+    else:
+        assert remarks is None
+    assert "remarks" not in backend.build(request_for()).facts
+
+
+def test_an_input_that_the_parser_named_anew(backend):
+    request = request_for()
+    other = dataclasses.replace(
+        request,
+        model=Model.from_proto(renamed(request.model.proto), "m"),
+        profile=Profile("b", {"__x": DYNAMIC.ranges["x"]}),
+    )
+    plan = backend.build(other).plan
+    with pytest.raises(RunError, match=r"has an input '__x', which is none of the model's \(x\)"):
+        backend.load(plan, request)
+
+
+def renamed(proto):
+    """*proto* with its input x called __x."""
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    made.graph.input[0].name = "__x"
+    for node in made.graph.node:
+        node.input[:] = ["__x" if name == "x" else name for name in node.input]
+    return made
+
+
+def test_an_input_whose_shape_the_engine_does_not_know(trt, backend, monkeypatch):
+    class Unknown:
+        def __len__(self):
+            return -1
+
+        def __iter__(self):
+            return iter(())
+
+    request = request_for()
+    plan = backend.build(request).plan
+    monkeypatch.setattr(trt.ICudaEngine, "get_tensor_shape", lambda _, name: Unknown())
+    with pytest.raises(RunError, match="the engine knows no shape of its tensor 'x'"):
+        backend.load(plan, request)
 
 
 def model_of_opset(opset: int) -> Model:

@@ -22,7 +22,19 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Shape = tuple[int, ...]
 
-__all__ = ["Binding", "output_allocator"]
+__all__ = ["Binding", "declared_shape", "output_allocator"]
+
+
+def declared_shape(engine: Any, name: str) -> Shape:
+    """The shape of a tensor as the engine declares it, -1 where a profile decides. Raises RunError where it has none."""
+    try:
+        sizes = tuple(engine.get_tensor_shape(name))
+    except ValueError as error:  # what has a rank of -1 has a length of -1
+        raise RunError(
+            f"the engine knows no shape of its tensor {name!r}, so nothing can be fed to it",
+            hint="seen with inputs that TensorRT 8.6 reads while it builds: make it a constant of the model",
+        ) from error
+    return tuple(int(size) for size in sizes)
 
 
 class Binding:
@@ -40,7 +52,7 @@ class Binding:
         # What the model declares, which is what callers feed and expect.
         self.outer_dtype = model_dtype(spec.dtype, name) if spec else self.dtype
         self.layout = io_layout(trt, engine, name, profile)
-        self.declared = tuple(int(size) for size in engine.get_tensor_shape(name))
+        self.declared = declared_shape(engine, name)
         self.low = self.high = self.declared
         if self.is_input and -1 in self.declared:
             low, _, high = engine.get_tensor_profile_shape(name, profile)

@@ -19,6 +19,7 @@ from pytest_trt.backends.tensorrt.options import (
     check_options,
     serialized_timing_cache,
 )
+from pytest_trt.backends.tensorrt.opsets import opset_remark
 from pytest_trt.backends.tensorrt.parsing import define_network
 from pytest_trt.backends.tensorrt.profiles import add_profiles
 from pytest_trt.backends.tensorrt.refitting import mark_refittable
@@ -117,6 +118,8 @@ def _build(trt: Any, request: BuildRequest, messages: Messages, watcher: Any, st
         "first_warnings": messages.first_warnings,
         **inspected,
     }
+    if remark := opset_remark(trt, request.model):
+        facts["remarks"] = [remark]
     if request.calibration is not None:
         facts["calibration"] = _calibration_facts(request.calibration, calibrator.cache if calibrator else None)
     if request.options.editable_timing_cache:

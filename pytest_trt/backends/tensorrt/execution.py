@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.cuda import Stream
-from pytest_trt.backends.tensorrt.binding import Binding, output_allocator
+from pytest_trt.backends.tensorrt.binding import Binding, declared_shape, output_allocator
 from pytest_trt.backends.tensorrt.logger import process_logger
 from pytest_trt.backends.tensorrt.versions.debugging import DebugTensors
 from pytest_trt.errors import InputsError, RunError, UnsupportedError, nearest
@@ -76,7 +76,13 @@ class Execution:
         request, engine = self._request, self._loaded.engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT]
-        fixed = all(-1 not in tuple(engine.get_tensor_shape(name)) for name in inputs)
+        strange = sorted(set(inputs) - {spec.name for spec in request.model.inputs})
+        if strange:
+            raise self._error(
+                f"the engine has an input {strange[0]!r}, which is none of the model's"
+                f" ({', '.join(spec.name for spec in request.model.inputs)}): its parser named a tensor anew"
+            )
+        fixed = all(-1 not in declared_shape(engine, name) for name in inputs)
         index = 0 if fixed else request.profile_index
         held = int(engine.num_optimization_profiles) if index else 1
         if index >= held:

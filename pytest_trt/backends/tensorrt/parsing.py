@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.tensorrt.interface import check_network
-from pytest_trt.backends.tensorrt.versions import create_network, newest_opset, node_of_error
+from pytest_trt.backends.tensorrt.opsets import opset_remark
+from pytest_trt.backends.tensorrt.versions import create_network, node_of_error
 from pytest_trt.errors import BuildError, TrtError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _keep(*_: Any) -> None:
 def _error(trt: Any, parser: Any, logger: Any, model: Model) -> BuildError:
     where = f"TensorRT {trt.__version__} cannot parse model {model.name!r}"
     lines = []
-    hint = _opset_hint(trt, model)
+    hint = opset_remark(trt, model)
     for index in range(parser.num_errors):
         error = parser.get_error(index)
         node, operator = node_of_error(error, model.proto.graph)
@@ -85,16 +86,6 @@ def _error(trt: Any, parser: Any, logger: Any, model: Model) -> BuildError:
     if not lines:
         lines.append(logger.complaints() or "the parser gave no reason")
     return BuildError("\n  ".join([where, *dict.fromkeys(lines)]), hint=hint)
-
-
-def _opset_hint(trt: Any, model: Model) -> str | None:
-    newest = newest_opset(trt)
-    opset = max((entry.version for entry in model.proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    if newest is not None and opset > newest:
-        return (
-            f"the model uses opset {opset}; TensorRT {trt.__version__} reads up to opset {newest}: export with that one"
-        )
-    return None
 
 
 def _hint(trt: Any, description: str, operator: str) -> str | None:
