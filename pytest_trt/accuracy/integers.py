@@ -19,6 +19,8 @@ __all__ = ["ExactPass"]
 
 # float64 holds every integer up to this magnitude, and the difference of any two of them.
 _HELD = 2**53 // 2
+# Elements that are measured at once where it does not.
+_WIDE = 1 << 16
 
 
 class ExactPass(FloatPass):
@@ -34,7 +36,9 @@ class ExactPass(FloatPass):
         if _held(a_int) and _held(e_int):
             super().add(offset, a_int, e_int)
         else:
-            self.add_wide(offset, _wide(a_int), _wide(e_int))
+            for start in range(0, len(a_int), _WIDE):  # in parts, because it takes more memory
+                part = slice(start, start + _WIDE)
+                self.add_wide(offset + start, _wide(a_int[part]), _wide(e_int[part]))
 
     def judge(self, offset: int, diff: Array, e: Array, greatest: float, bound: float) -> None:  # noqa: ARG002
         self.totals.mismatched += int(np.count_nonzero(diff))
@@ -57,7 +61,7 @@ class ExactPass(FloatPass):
         np.copyto(a, distance)
         totals.sum_square += a_side.square()
         totals.sum_abs += a_side.total()
-        self.offer_relative(offset, a, e, totals.greatest("max_rel"), None)
+        self.offer_relative(offset, a, e, totals.greatest("max_rel"))
 
 
 def _integers(chunk: Array) -> Array:

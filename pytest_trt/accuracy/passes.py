@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.accuracy.chunks import longest, segment
-from pytest_trt.accuracy.relative import Quotients, beyond, ceiling, few, quotients, ratios, surely_within
+from pytest_trt.accuracy.relative import beyond, ceiling, few, near, quotients, ratios, surely_within
 from pytest_trt.accuracy.sums import Vector, dot
 from pytest_trt.accuracy.totals import Totals
 from pytest_trt.accuracy.widening import fits_single, to_single
@@ -41,7 +41,10 @@ class FloatPass:
         self.a, self.e = a, e
         self.rtol, self.atol, self.allow_nonfinite = rtol, atol, allow_nonfinite
         self.size = longest(a.size)
-        self.sides = Vector(np.empty(self.size)), Vector(np.empty(self.size))
+        # Together, because NumPy asks for large pages only for what is large: they take less time to be had.
+        a_values, e_values = np.empty((2, self.size))
+        self.sides = Vector(a_values), Vector(e_values)
+        self.squares = np.empty((3, self.sides[0].parts))
         self.single = not self.exact and fits_single(a.dtype) and fits_single(e.dtype)
         widths = [self.size if self.single and x.dtype != np.float32 else 0 for x in (a, e)]
         self.widened = [np.empty(width, np.float32) for width in widths]
@@ -90,27 +93,33 @@ class FloatPass:
         n, totals = len(a_chunk), self.totals
         a_side, e_side = self.vectors(n)
         a, e = a_side.values, e_side.values
-        np.copyto(a, a_chunk, casting="unsafe")
-        a_square = a_side.square()
+        # One table, so that they are added up at once: threads meet less often.
+        squares = self.squares[:, : a_side.parts]
         np.copyto(e, e_chunk, casting="unsafe")
-        e_square = e_side.square()
+        e_side.square_parts(squares[0])
+        # Not all operations are there for the types that are neither float32 nor an integer of NumPy.
+        ranged = e_chunk if self.single or self.exact else e
+        low, high = np.minimum.reduce(ranged).item(), np.maximum.reduce(ranged).item()
+        np.copyto(a, a_chunk, casting="unsafe")
+        a_side.square_parts(squares[1])
+        diff = np.subtract(a, e, out=a)
+        a_side.square_parts(squares[2])
+        e_square, a_square, square = np.add.reduce(squares, axis=1).tolist()
         pairs, first = n, offset
         aside: Mask | None = None
         if math.isfinite(a_square + e_square):  # one NaN or infinity would have spoiled it
-            # Not all operations are there for the types that are neither float32 nor an integer of NumPy.
-            ranged = e_chunk if self.single or self.exact else e
-            low, high = np.minimum.reduce(ranged).item(), np.maximum.reduce(ranged).item()
             totals.offer_range(low, high)
             totals.finite_expected += n
             totals.finite_expected_square += e_square
         else:
             low = high = 0.0
+            np.copyto(a, a_chunk, casting="unsafe")
             aside = self.set_aside(a, e)
             pairs -= int(np.count_nonzero(aside))
             first += int(aside.argmin())
             a_square, e_square = a_side.square(), e_side.square()
-        diff = np.subtract(a, e, out=a)
-        square = a_side.square()
+            np.subtract(a, e, out=diff)
+            square = a_side.square()
         # |a - e|² = |a|² - 2·a·e + |e|² saves reading both again, and is as good unless the terms nearly cancel.
         product = (a_square + e_square - square) / 2
         if not a_square + e_square + square <= 8 * product:
@@ -134,10 +143,19 @@ class FloatPass:
             diff[aside] = -1
         greatest = totals.offer_greatest("max_abs", diff, offset)
         known = totals.greatest("max_rel")
-        bound = ceiling(greatest, e_chunk if self.single else e, low, high, known) if aside is None else math.inf
-        if bound > known or bound == math.inf:
-            hints = quotients(a_chunk, e_chunk, self.quotient[:n]) if self.single and aside is None else None
-            bound = self.offer_relative(offset, diff, e, known, hints)
+        if aside is not None:
+            bound = self.offer_relative(offset, diff, e, known)
+        else:
+            narrow = e_chunk if self.single else e
+            bound = ceiling(greatest, narrow, low, high, known)
+            if bound > known or bound == math.inf:
+                where = near(narrow, greatest, low, high, known, self.mask[:n])
+                hints = quotients(a_chunk, e_chunk, self.quotient[:n]) if self.single and where is None else None
+                if hints is not None and hints.bound <= known:
+                    bound = hints.bound
+                else:
+                    where = hints.candidates() if hints is not None else where
+                    bound = self.offer_relative(offset, diff, e, known, where)
         totals.reach_abs, totals.reach_rel = max(totals.reach_abs, greatest), max(totals.reach_rel, bound)
         self.judge(offset, diff, e, greatest, bound)
 
@@ -161,21 +179,23 @@ class FloatPass:
         e[aside] = 0
         return aside
 
-    def offer_relative(self, offset: int, diff: Floats, e: Floats, known: float, hints: Quotients | None) -> float:
+    def offer_relative(
+        self, offset: int, diff: Floats, e: Floats, known: float, where: NDArray[np.intp] | None = None
+    ) -> float:
         """Offer the greatest ``diff / |e|``, and return a bound of it: infinite where one is undefined.
 
-        *known* is what it must exceed. *diff* is negative where it does not count. May overwrite *e* with ``|e|``.
+        *known* is what it must exceed, which it can only at *where* if that is given. *diff* is negative where it does
+        not count. May overwrite *e* with ``|e|``.
         """
-        if hints is not None and hints.bound <= known:
-            return hints.bound
-        where = None if hints is None else hints.candidates()
-        abs_e, ratio, mask = np.abs(e, out=e), self.ratio[: len(e)], self.mask[: len(e)]
-        if where is None and 0 < known < math.inf:
-            where = few(beyond(diff, abs_e, known, ratio, mask))
+        if where is None:
+            np.abs(e, out=e)
+            if 0 < known < math.inf:
+                where = few(beyond(diff, e, known, self.ratio[: len(e)], self.mask[: len(e)]))
         if where is not None:
             if not len(where):
                 return known
-            diff, abs_e, ratio, mask = diff[where], abs_e[where], ratio[: len(where)], mask[: len(where)]
+            diff, e = diff[where], np.abs(e[where])
+        abs_e, ratio, mask = e, self.ratio[: len(e)], self.mask[: len(e)]
         undefined = ratios(diff, abs_e, ratio, mask)
         self.totals.rel_undefined += undefined
         greatest: float = np.maximum.reduce(ratio).item()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-__all__ = ["Quotients", "beyond", "ceiling", "few", "quotients", "ratios", "surely_within"]
+__all__ = ["Quotients", "beyond", "ceiling", "few", "near", "quotients", "ratios", "surely_within"]
 
 # A quotient of two float32 is off by half a unit in the last place; this is one.
 _SINGLE_EPS = 2.0**-23
@@ -42,21 +42,39 @@ def ceiling(greatest: float, e: Array, low: float, high: float, known: float) ->
     """
     if low > 0 or high < 0:
         least = max(low, -high)
-    elif greatest < known * _NEAR * max(high, -low):
+    elif _few_are_near(greatest, low, high, known):
         least = least_magnitude(e)
     else:
         return math.inf
     return greatest / least if least else math.inf
 
 
+def near(e: Array, greatest: float, low: float, high: float, known: float, out: Mask) -> NDArray[np.intp] | None:
+    """Return where *e* is so near to 0 that ``|a - e| / |e|`` can be above *known*, or is undefined; None if in many
+    places. *out* is scratch. Arguments as of ``ceiling``.
+    """
+    if not _few_are_near(greatest, low, high, known):
+        return None
+    # Twice, so that rounding to the type of e leaves nothing out.
+    reach = e.dtype.type(2 * greatest / known)
+    np.less_equal(e, reach, out=out)
+    out &= e >= -reach
+    return few(out)
+
+
+def _few_are_near(greatest: float, low: float, high: float, known: float) -> bool:
+    return greatest < known * _NEAR * max(high, -low)
+
+
 def least_magnitude(values: Array) -> float:
     """Return the least magnitude of native float32 or float64, none of them NaN."""
-    signed, unsigned = (values.view(f"{kind}{values.dtype.itemsize}") for kind in "iu")
+    width = values.dtype.itemsize
     # The bits of a float are a sign and, after it, a magnitude that grows with the integer that they spell.
     # The least unsigned one is the nearest of what is positive, the least signed one the nearest of what is negative.
-    positive, negative = (np.minimum.reduce(bits).item() for bits in (unsigned, signed))
-    bits = min(positive, negative + (1 << 8 * values.dtype.itemsize - 1))
-    return float(np.array([bits], unsigned.dtype).view(values.dtype).item())
+    positive = np.minimum.reduce(values.view(f"u{width}")).item()
+    negative = np.minimum.reduce(values.view(f"i{width}")).item()
+    bits: int = min(positive, negative + (1 << 8 * width - 1))
+    return float(np.array(bits, f"u{width}").view(values.dtype))
 
 
 class Quotients(NamedTuple):

@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Vector", "dot"]
 
-# Elements of one call of BLAS. It would wake a thread of its own per core for more than 9 000, which costs more than
-# it gains, stands in the way of our threads, and lets the result depend on the number of cores.
-_BLOCK = 1 << 13
-_SPLIT = 4
-_ONES = np.ones((_BLOCK // _SPLIT, 1))
+# Elements of one call of BLAS, which would wake threads of its own for more than 9 000: that costs more than it gains,
+# stands in the way of our threads, and lets the result depend on the number of cores. Shorter, because NumPy lets go
+# of the interpreter only when it makes more than 500 calls at once: a whole chunk is 512.
+_BLOCK = 1 << 9
 
 
 class Vector:
@@ -27,21 +26,24 @@ class Vector:
         whole = len(values) - len(values) % _BLOCK
         blocks = values[:whole]
         self.values, self._rest = values, values[whole:]
-        # A row times a column: one product of vectors per block. Split blocks times ones: a sum at the same speed,
-        # where NumPy's own takes longer.
+        # A row times a column: one product of vectors per block.
         self._rows, self._columns = blocks.reshape(-1, 1, _BLOCK), blocks.reshape(-1, _BLOCK, 1)
-        self._split = blocks.reshape(-1, _SPLIT, _BLOCK // _SPLIT)
-        self._squares, self._sums = np.empty((len(self._rows), 1, 1)), np.empty((len(self._rows), _SPLIT, 1))
+        self.parts = len(self._rows) + 1
+
+    def square_parts(self, out: Floats) -> None:
+        """Write sums of squares to *out*, ``parts`` of them, that together are the sum of squares."""
+        np.matmul(self._rows, self._columns, out=out[:-1].reshape(-1, 1, 1))
+        out[-1] = np.dot(self._rest, self._rest)
 
     def square(self) -> float:
         """Return the sum of squares."""
-        found = float(np.dot(self._rest, self._rest)) if len(self._rest) else 0.0
-        return found + _added(np.matmul(self._rows, self._columns, out=self._squares))
+        parts = np.empty(self.parts)
+        self.square_parts(parts)
+        return _added(parts)
 
     def total(self) -> float:
         """Return the sum."""
-        found = float(np.add.reduce(self._rest)) if len(self._rest) else 0.0
-        return found + _added(np.matmul(self._split, _ONES, out=self._sums))
+        return _added(self.values)
 
 
 def dot(x: Floats, y: Floats) -> float:
@@ -52,6 +54,5 @@ def dot(x: Floats, y: Floats) -> float:
 
 
 def _added(parts: Floats) -> float:
-    # They are few: NumPy would think longer than it adds.
-    found: float = sum(parts.ravel().tolist())
-    return found
+    # Pairwise, in NumPy: errors do not pile up.
+    return float(np.add.reduce(parts.reshape(-1)))

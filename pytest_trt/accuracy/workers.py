@@ -12,7 +12,7 @@ __all__ = ["MAX_THREADS", "available", "in_order"]
 Result = TypeVar("Result")
 
 # More would wait for each other: between two operations a thread needs the interpreter. It bounds the buffers too.
-MAX_THREADS = 6
+MAX_THREADS = 4
 
 
 def available() -> int:

@@ -5,6 +5,7 @@ they please::
 
     {"progress": "…"}    a Progress line
     {"log": "…"}         what the builder said; written at once, so that a crash does not take it away
+    {"crash_hint": "…"}  what to say should it crash from here on
     {"built": {…}}       the end: suffix, facts, log and the names of the result files
     {"error": {…}}       the end: type, message, hint and log of a TrtError
 
@@ -31,7 +32,7 @@ from pytest_trt.spec.model import Model
 if TYPE_CHECKING:
     from pytest_trt.backends import Backend
 
-__all__ = ["REQUEST_FILE", "RESULT_FILES", "inside_build_child", "log_line", "main"]
+__all__ = ["REQUEST_FILE", "RESULT_FILES", "crash_hint", "inside_build_child", "log_line", "main"]
 
 REQUEST_FILE: Final = "request.pickle"
 # Fields of Built that are bytes; each is a file, whatever its size.
@@ -68,6 +69,12 @@ def log_line(text: str) -> None:
     ``Built.log`` and ``BuildError.log`` carry it."""
     if _channel is not None:
         _channel.send(log=text)
+
+
+def crash_hint(text: str) -> None:
+    """Make *text* the hint of this build's error if its process crashes from here on; nothing outside of one."""
+    if _channel is not None:
+        _channel.send(crash_hint=text)
 
 
 def main(folder: str, descriptor: int) -> None:

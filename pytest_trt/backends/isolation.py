@@ -120,6 +120,8 @@ def _run(folder: Path, request: BuildRequest, progress: Progress, timeout_s: flo
                     progress(message["progress"])
                 elif "log" in message:
                     heard.lines.append(message["log"])
+                elif "crash_hint" in message:
+                    heard.crash_hint = message["crash_hint"]
                 else:
                     end = message
             child.wait(None if deadline == math.inf else max(0.0, deadline - time.monotonic()))
@@ -201,10 +203,12 @@ def _messages(child: subprocess.Popen[bytes], pipe: int, deadline: float) -> Ite
 
 @dataclass
 class _Heard:
-    """What is known of a build besides its result: its ``log`` messages, and the file of stdout and stderr."""
+    """What is known of a build besides its result: its ``log`` messages, the hint that it left for a crash, and the
+    file of stdout and stderr."""
 
     output: Path
     lines: list[str] = field(default_factory=list)
+    crash_hint: str = "the build log has its last words; another TensorRT, or a lower --trt-opt-level, may not crash"
 
     def log(self, told: str = "") -> str:
         """*told* by the builder at its end, or else what was heard until then; after it, what else was printed."""
@@ -235,16 +239,16 @@ def _ended(status: int, request: BuildRequest, heard: _Heard) -> BuildError:
             f"the build of {_what(request)} ended with status {status} and no result:\n  {last or 'it said nothing'}",
             log=log,
         )
-    name = _signal_name(-status)
-    hint = "the build log has its last words; another TensorRT, or a lower --trt-opt-level, may not crash"
-    if name == "SIGKILL":
+    hint = heard.crash_hint
+    if -status == signal.SIGKILL:
         hint = "the kernel does this to a process when the memory is used up"
-    return BuildError(f"the builder crashed ({name}) while building {_what(request)}", hint=hint, log=log)
+    died = f"the builder's process died with {_signal_name(-status)} while building {_what(request)}"
+    return BuildError(died, hint=hint, log=log)
 
 
 def _signal_name(number: int) -> str:
     try:
-        return signal.Signals(number).name
+        return f"signal {number} ({signal.Signals(number).name})"
     except ValueError:  # a real-time signal
         return f"signal {number}"
 

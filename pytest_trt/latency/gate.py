@@ -17,7 +17,8 @@ FAIL when the whole interval lies above 1 + threshold, PASS when it lies below, 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args
 
 from pytest_trt.latency.evidence import Evidence, Repeats, Side, of_pairs, of_summary, weigh
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     Samples: TypeAlias = ArrayLike | Sequence[ArrayLike] | Summary
     Key = TypeVar("Key", bound=Hashable)
+    Read = TypeVar("Read")
 
 __all__ = ["Outcome", "Verdict", "decide", "decide_all"]
 
@@ -114,17 +116,24 @@ def _evidence(
         raise ValueError(f"unknown clock {clock!r}; known: {', '.join(PRIORS)}")
     if repeats not in get_args(Repeats):
         raise ValueError(f"unknown repeats {repeats!r}; known: {', '.join(get_args(Repeats))}")
-    earlier = [float(value) for value in history]
-    if not all(0 < value < math.inf for value in earlier):
-        raise ValueError("the medians of history must be finite and positive")
+    earlier = list(history)
+    if not all(isinstance(value, Real) and 0 < value < math.inf for value in earlier):
+        raise ValueError("the medians of history must be finite and positive, one number each")
     how: dict[str, Any] = {"prior": prior or PRIORS[clock], "repeats": repeats, "rebuilt": rebuilt, "history": earlier}
     if paired:
         if isinstance(baseline, Summary) or isinstance(candidate, Summary):
             raise ValueError("paired sides are judged sample by sample: give the samples, not a Summary")
-        pair = of_pairs(as_repeats(baseline), as_repeats(candidate))
+        pair = of_pairs(_read("baseline", as_repeats, baseline), _read("candidate", as_repeats, candidate))
         return weigh([pair], pair.log_median, **how)
-    sides = [_side(baseline), _side(candidate)]
+    sides = [_read("baseline", _side, baseline), _read("candidate", _side, candidate)]
     return weigh(sides, sides[1].log_median - sides[0].log_median, **how)
+
+
+def _read(name: str, read: Callable[[Any], Read], samples: Samples) -> Read:
+    try:
+        return read(samples)
+    except ValueError as error:
+        raise ValueError(f"the {name}: {error}") from None
 
 
 def _side(samples: Samples) -> Side:
@@ -136,8 +145,8 @@ def _side(samples: Samples) -> Side:
 def _judge(
     evidence: Evidence, threshold: float, clock: str, rebuilt: bool, comparisons: int, looks: int = 1
 ) -> Verdict:
-    if not 0 < threshold < math.inf:  # nan as well
-        raise ValueError(f"threshold must be positive, got {threshold}")
+    if not (isinstance(threshold, Real) and 0 < threshold < math.inf):  # nan as well
+        raise ValueError(f"threshold must be positive, a share such as 0.03 for 3 %, got {threshold!r}")
     if comparisons < 1:
         raise ValueError(f"comparisons must be at least 1, got {comparisons}")
     if looks < 1:
@@ -145,13 +154,13 @@ def _judge(
     one = t_quantile(1 - _TAIL / looks, evidence.dof) * evidence.sigma
     all_of_them = t_quantile(1 - _TAIL / looks / comparisons, evidence.dof) * evidence.sigma
     low, high = _exp(evidence.log_ratio - all_of_them), _exp(evidence.log_ratio + one)
-    limit = 1 + threshold
+    limit = 1 + float(threshold)
     return Verdict(
         outcome=Outcome.FAIL if low > limit else Outcome.PASS if high < limit else Outcome.INCONCLUSIVE,
         ratio=_exp(evidence.log_ratio),
         low=low,
         high=high,
-        threshold=threshold,
+        threshold=float(threshold),
         detectable=limit * _exp(all_of_them + _Z_POWER * evidence.sigma) - 1,
         clock=clock,
         rebuilt=rebuilt,

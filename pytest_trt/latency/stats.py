@@ -20,6 +20,7 @@ _MIN_PER_BATCH = 4
 _FEWEST_FOR_BATCHES = 20
 _FEWEST_FOR_RANKS = 6
 _Z = 1.96
+_WANTED = "samples are durations in ms, (samples,), or repeats of them, (repeats, samples)"
 
 
 @dataclass(frozen=True)
@@ -75,20 +76,20 @@ def summarize(*samples: ArrayLike | Sequence[ArrayLike]) -> Summary:
     values = np.concatenate(repeats)
     logs = np.log([np.median(repeat) for repeat in repeats])
     p90, p95, p99 = np.percentile(values, [90, 95, 99])
-    mean = values.mean()
-    count = len(repeats)
+    count, scale = len(repeats), np.exp(logs.mean())  # figures near 1, whose squares no unit makes too large or small
+    mean = (values / scale).mean()
     within = math.sqrt(sum(median_error(np.log(repeat)) ** 2 for repeat in repeats) / count)
     between = float(logs.std(ddof=1)) if count > 1 else 0.0
     return Summary(
         count=int(values.size),
         median_ms=float(np.median([np.median(repeat) for repeat in repeats])),
-        mean_ms=float(mean),
+        mean_ms=float(mean * scale),
         min_ms=float(values.min()),
         max_ms=float(values.max()),
         p90_ms=float(p90),
         p95_ms=float(p95),
         p99_ms=float(p99),
-        cov=float(values.std() / mean),
+        cov=float((values / scale).std() / mean),
         median_se=max(within, between) / math.sqrt(count),
         loads=count,
         within_se=within,
@@ -102,19 +103,31 @@ def as_repeats(samples: ArrayLike | Sequence[ArrayLike]) -> list[NDArray[np.floa
     Raises ValueError for no samples, more dimensions, and durations that are not finite and positive.
     """
     array = samples if isinstance(samples, (list, tuple)) else np.asarray(samples)
-    wanted = "samples are durations, (samples,), or repeats of them, (repeats, samples)"
     if isinstance(array, np.ndarray) and array.ndim == 0:
-        raise ValueError(wanted)
+        raise ValueError(f"{_WANTED}, not {type(samples).__name__}")
     if len(array) == 0:
         raise ValueError("there are no samples")
-    repeats = [np.asarray(part, dtype=np.float64) for part in (array if np.ndim(array[0]) else [array])]
-    if any(repeat.ndim != 1 for repeat in repeats):
-        raise ValueError(wanted)
-    if any(repeat.size == 0 for repeat in repeats):
+    several = isinstance(array[0], (list, tuple)) or np.ndim(array[0]) > 0
+    parts = array if several else [array]
+    return [_repeat(part, f" of repeat {number}" if len(parts) > 1 else "") for number, part in enumerate(parts)]
+
+
+def _repeat(values: Any, place: str) -> NDArray[np.float64]:
+    try:
+        found = np.asarray(values)
+    except ValueError:  # numbers beside sequences
+        raise ValueError(_WANTED) from None
+    if found.ndim != 1:
+        raise ValueError(_WANTED)
+    if found.size == 0:
         raise ValueError("there are no samples")
-    if not all(np.isfinite(repeat).all() and (repeat > 0).all() for repeat in repeats):
-        raise ValueError("durations must be finite and positive")
-    return repeats
+    if found.dtype.kind not in "fiu":
+        raise ValueError(f"{found.dtype} is no duration: {_WANTED}")
+    repeat = found.astype(np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(repeat) & (repeat > 0)))
+    if wrong.size:
+        raise ValueError(f"sample {wrong[0]}{place} is {repeat[wrong[0]]:g}: durations must be finite and positive")
+    return repeat
 
 
 def batch_count(count: int) -> int:

@@ -86,4 +86,5 @@ class Verdict:
 
 
 def _change(ratio: float) -> str:
-    return f"{ratio - 1:+.1%}" if ratio - 1 < _MOST else f"over +{_MOST:.0%}"
+    change = round(ratio - 1, 3) + 0.0  # no minus before a zero
+    return f"{change:+.1%}" if change < _MOST else f"over +{_MOST:.0%}"

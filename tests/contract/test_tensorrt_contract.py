@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt.backends import BuildOptions, BuildRequest
+from pytest_trt.backends.tensorrt import building
 from pytest_trt.backends.tensorrt.versions import flag, members
 from pytest_trt.errors import BuildError, InputsError, ModelError, ProfileError, RunError, UnsupportedError, UsageError
 from pytest_trt.spec.model import Model
@@ -290,6 +291,29 @@ def test_an_engine_of_too_new_an_opset_says_so(trt, backend):
     assert "remarks" not in backend.build(request_for()).facts
 
 
+def test_too_new_an_opset_is_told_before_the_parser_may_die_of_it(trt, backend, monkeypatch):
+    newest = {"8": 17, "11": 25}.get(trt.__version__.split(".")[0])
+    trt.misbehave.add("no-errors")  # the parser gives up: what was told, was told before
+    told, hints = [], []
+    monkeypatch.setattr(building, "crash_hint", hints.append)
+    with pytest.raises(BuildError):
+        backend.build(request_for(which=model_of_opset(26)), told.append)
+    told = [line for line in told if "opset" in line]
+    if newest:
+        assert f"up to opset {newest}" in hints[0]
+        assert told == [f"parsing 'm': {hints[0]}"]
+    else:
+        assert (told, hints) == ([], [])
+
+
+def test_a_known_opset_is_parsed_without_a_word(backend, monkeypatch):
+    told, hints = [], []
+    monkeypatch.setattr(building, "crash_hint", hints.append)
+    backend.build(request_for(), told.append)
+    assert hints == []
+    assert not [line for line in told if "opset" in line]
+
+
 def test_an_input_that_the_parser_named_anew(backend):
     request = request_for()
     other = dataclasses.replace(
@@ -315,7 +339,7 @@ def renamed(proto):
 def test_an_input_whose_shape_the_engine_does_not_know(trt, backend, monkeypatch):
     class Unknown:
         def __len__(self):
-            return -1
+            return -1  # noqa: PLE0303 - as TensorRT's Dims of an unknown rank
 
         def __iter__(self):
             return iter(())

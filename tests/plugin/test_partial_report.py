@@ -1,4 +1,4 @@
-"""What is left of a session that was killed. The backend is the simulated one."""
+"""What is left of a session that was killed or interrupted. The backend is the simulated one."""
 
 from __future__ import annotations
 
@@ -36,6 +36,55 @@ def test_a_killed_session_leaves_the_records_so_far(pytester: pytest.Pytester, p
     (record,) = json.loads((project / "out" / "report.json.partial").read_text())["records"]
     assert record["id"] == "tiny-fp32-b1-fake"
     assert record["outcomes"] == {"accuracy": "passed"}
+
+
+INTERRUPTED = """
+import os
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+
+def interrupt():
+    while not list(Path(tempfile.gettempdir()).glob("pytest-trt-build-*/output")):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.trt("models/tiny", profiles=["b1", "b8"])
+def test_it(trt_check, trt_case):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if trt_case.profile == "b8":
+        threading.Thread(target=interrupt).start()
+    trt_check()
+"""
+
+
+def test_ctrl_c_ends_an_isolated_build_and_keeps_the_report(
+    pytester: pytest.Pytester, run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = project / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    run("models", "--trt-profile=b1", "--trt-latency=off").assert_outcomes(passed=2)  # b1 is in the cache
+    pytester.makepyfile(test_interrupted=INTERRUPTED)
+    result = pytester.runpytest_subprocess(
+        "test_interrupted.py",
+        *("--trt-backend=fake", "--trt-fake=hang=600", "--trt-isolate=on", "--trt-report=out/report.json"),
+        *("-p", "no:randomly"),
+        timeout=120,
+    )
+
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["*records written to out/report.json*"])
+    (record,) = json.loads((project / "out" / "report.json").read_text())["records"]
+    assert record["id"] == "tiny-fp32-b1-fake"
+    assert [path.name for path in (project / "out").iterdir()] == ["report.json"]
+    assert not list(temporary.glob("pytest-trt-build-*"))
 
 
 def test_a_session_that_ends_leaves_the_report_alone(run: Run, project: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from pytest_trt.accuracy import measure, workers
 from pytest_trt.accuracy.measurement import dtype_class
-from pytest_trt.accuracy.relative import ceiling, least_magnitude
+from pytest_trt.accuracy.relative import ceiling, least_magnitude, near
 
 some = settings(max_examples=60, deadline=None)
 
@@ -124,6 +124,15 @@ def test_integers_of_every_type_and_layout_are_exact(dtype, layout):
     )
 
 
+def test_wide_integers_are_measured_in_parts():
+    expected = np.arange(100, dtype=np.int64) + 2**60
+    actual = expected.copy()
+    actual[[3, 70]] += [1, 5]
+    with mock.patch("pytest_trt.accuracy.integers._WIDE", 30):
+        m = measure(actual, expected, rtol=0.0, atol=0.0)
+    assert (m.mismatched, m.max_abs.index, m.max_abs.value, m.sum_abs) == (2, (70,), 5, 6.0)
+
+
 @pytest.mark.parametrize("width", [4, 8])
 @some
 @given(data=st.data())
@@ -145,6 +154,34 @@ def test_no_relative_difference_is_above_the_ceiling(e, greatest, known):
     found = ceiling(greatest, e, e.min().item(), e.max().item(), known)
     with np.errstate(all="ignore"):
         assert not (np.float64(greatest) / np.abs(e.astype(np.float64)) > found).any()
+
+
+@some
+@given(
+    st.sampled_from([np.float32, np.float64]).flatmap(
+        lambda dtype: hnp.arrays(
+            dtype, 64, elements=st.floats(-1, 1, width=32) | st.sampled_from([0.0, -0.0, 2.0**-12, -(2.0**-13)])
+        )
+    ),
+    st.floats(2.0**-30, 1.0),
+)
+def test_what_is_not_near_has_no_great_relative_difference(e, greatest):
+    """Whatever the sign and the rounding: the rest may be left out."""
+    e[0], known = 1, 5e3 * greatest
+    where = near(e, greatest, e.min().item(), 1.0, known, np.empty(64, np.bool_))
+    if where is not None:
+        rest = np.abs(np.delete(e, where).astype(np.float64))
+        assert (greatest / rest <= known).all()
+        assert (np.abs(e[where]) <= 2.0**-11).all()  # few: the others cost time
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_greatest_relative_difference_may_come_late_and_close_to_0(sign):
+    expected = np.linspace(-1, 1, 300, dtype=np.float32)
+    expected[[50, 299]] = 1e-4, sign * 1e-5
+    with mock.patch("pytest_trt.accuracy.chunks.CHUNK", 100):
+        m = measure(expected + np.float32(1e-3), expected, rtol=0.0, atol=0.0)
+    assert m.max_rel.index == (299,)
 
 
 def test_relative_differences_beyond_float64_hide_no_undefined_ones():

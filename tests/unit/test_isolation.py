@@ -271,16 +271,47 @@ def test_a_crash_is_a_failed_build(scripted: Callable[[str], Backend], request_:
         request_,
     )
 
-    assert error.message == f"the builder crashed ({number}) while building 'net' in fp32, profile 'b2'"
+    died = f"the builder's process died with signal {getattr(signal, number):d} ({number})"
+    assert error.message == f"{died} while building 'net' in fp32, profile 'b2'"
     assert hint in str(error.hint)
     assert error.log.splitlines()[0] == "said before"
     assert error.log.splitlines()[1].startswith("printed before")
 
 
+@pytest.mark.parametrize(("number", "hint"), [("SIGSEGV", "too new"), ("SIGKILL", "the memory is used up")])
+def test_a_crash_has_the_hint_that_was_left_for_it(
+    scripted: Callable[[str], Backend], request_: BuildRequest, number: str, hint: str
+):
+    error = failure_of(
+        scripted(f"""
+        import os, signal
+        from pytest_trt.backends.build_child import crash_hint
+        crash_hint("the model is too new")
+        os.kill(os.getpid(), signal.{number})
+        """),
+        request_,
+    )
+
+    assert hint in str(error.hint)
+    assert error.log.startswith("Fatal Python error" if number == "SIGSEGV" else "")
+
+
+def test_a_hint_for_a_crash_is_no_part_of_a_build_that_ends_well(
+    scripted: Callable[[str], Backend], request_: BuildRequest
+):
+    backend = scripted("""
+        from pytest_trt.backends.build_child import crash_hint
+        crash_hint("the model is too new")
+        built = Built(b"", ".x", {}, log="said")
+    """)
+
+    assert build_isolated(backend, request_) == Built(b"", ".x", {"isolated": True}, log="said")
+
+
 def test_an_injected_crash_leaves_what_was_logged(request_: BuildRequest):
     error = failure_of(FakeBackend("crash=1,log=1"), request_)
 
-    assert "crashed (SIGSEGV)" in error.message
+    assert error.message.startswith("the builder's process died with signal 11 (SIGSEGV) while ")
     assert error.log.startswith("fake: 7 nodes\nfake: what follows is as injected\n")
     assert "_misbehave" in error.log  # the Python lines that it came from
 

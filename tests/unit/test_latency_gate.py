@@ -214,15 +214,23 @@ def test_a_simulated_clock_knows_no_tactics():
         ({"threshold": -0.1}, "threshold must be positive"),
         ({"threshold": math.nan}, "threshold must be positive"),
         ({"threshold": math.inf}, "threshold must be positive"),
+        ({"threshold": "3%"}, "threshold must be positive, a share such as 0.03 for 3 %, got '3%'"),
         ({"comparisons": 0}, "comparisons must be at least 1"),
         ({"history": [1.0, 0.0]}, "history must be finite and positive"),
         ({"history": [math.nan]}, "history must be finite and positive"),
+        ({"history": [[1.0, 1.1], [1.0, 1.1]]}, "history must be .* one number each"),
         ({"paired": True}, "give the samples, not a Summary"),
     ],
 )
 def test_what_cannot_be_judged(how: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         judge(1.0, **how)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_side_that_is_wrong_is_named(paired: bool):
+    with pytest.raises(ValueError, match=r"^the candidate: sample 2 is inf"):
+        decide([1.0, 1.0, 1.0], [1.0, 1.0, math.inf], threshold=0.05, clock="graph", paired=paired)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -333,6 +341,10 @@ def test_the_sentence(verdict: Verdict, sentence: str):
     assert verdict.sentence == sentence
 
 
+def test_nothing_is_not_less_than_nothing():
+    assert judge(0.9999).sentence.startswith("+0.0% against the baseline (95 % interval +0.0% to +0.0%)")
+
+
 def test_two_samples_far_apart_are_noise_and_nothing_else():
     verdict = decide([0.1, 10.0], [10.0, 0.1], threshold=0.05, clock="simulated", comparisons=50)
 
@@ -346,6 +358,12 @@ def test_an_improvement_has_to_be_beyond_noise():
     assert judge(0.99, clock="graph").improved
     assert not judge(0.999, clock="graph").improved
     assert not judge(0.99, clock="graph", comparisons=10_000).improved
+
+
+def test_a_threshold_of_numpys_is_written_as_json():
+    verdict = decide([1.0, 1.1], [1.0, 1.1], threshold=np.float32(0.05), clock="graph")  # type: ignore[arg-type]
+
+    assert json.loads(json.dumps(verdict.to_json()))["threshold"] == 0.05
 
 
 def test_as_json():

@@ -142,8 +142,16 @@ def test_every_number_of_samples_can_be_summarized(count: int):
         ([[1.0], [1.0, 0.0]], "must be finite and positive"),
         ([[[1.0, 2.0]]], "repeats of them"),
         ([[1.0, 2.0], 3.0], "repeats of them"),
-        ([3.0, [1.0, 2.0]], "sequence"),
+        ([3.0, [1.0, 2.0]], "repeats of them"),
+        ([[1.0, [2.0]]], "repeats of them"),
         (3.0, "repeats of them"),
+        ((value for value in (1.0, 2.0)), "repeats of them, .*, not generator"),
+        ([1.0, math.nan, 1.0], "sample 1 is nan"),
+        ([[1.0], [1.0, 2.0, 0.0]], "sample 2 of repeat 1 is 0"),
+        (["1.0", "2.0"], "<U3 is no duration"),
+        ([1.0, None], "object is no duration"),
+        (np.ones(3, dtype=bool), "bool is no duration"),
+        (np.ones(3, dtype=complex), "complex128 is no duration"),
     ],
 )
 def test_what_is_no_duration(values: Any, message: str):
@@ -207,3 +215,11 @@ def test_repeats_may_differ_in_length():
     found = summarize([[1.0, 1.0, 1.0, 1.0], [3.0, 3.0]])
 
     assert (found.loads, found.count, found.median_ms) == (2, 6, 2.0)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e300])
+def test_no_unit_is_too_small_or_too_large(unit: float):
+    found = summarize(unit * np.array([1.0, 1.1, 1.2, 1.5]))
+
+    assert found.mean_ms == pytest.approx(1.2 * unit)
+    assert found.cov == pytest.approx(summarize([1.0, 1.1, 1.2, 1.5]).cov)

@@ -26,7 +26,7 @@ __all__ = ["Binding", "declared_shape", "output_allocator"]
 
 
 def declared_shape(engine: Any, name: str) -> Shape:
-    """The shape of a tensor as the engine declares it, -1 where a profile decides. Raises RunError where it has none."""
+    """The shape that the engine declares, -1 where a profile decides. Raises RunError where it declares none."""
     try:
         sizes = tuple(engine.get_tensor_shape(name))
     except ValueError as error:  # what has a rank of -1 has a length of -1

@@ -7,19 +7,20 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends import Built
+from pytest_trt.backends.build_child import crash_hint
 from pytest_trt.backends.steps import Steps
 from pytest_trt.backends.tensorrt.census import take_census
 from pytest_trt.backends.tensorrt.editable_cache import read_entries, write_entries
 from pytest_trt.backends.tensorrt.io_formats import apply_io_formats
 from pytest_trt.backends.tensorrt.loading import deserialize
 from pytest_trt.backends.tensorrt.logger import monitor, process_logger, throttled
+from pytest_trt.backends.tensorrt.opsets import opset_remark
 from pytest_trt.backends.tensorrt.options import (
     apply_options,
     attach_timing_cache,
     check_options,
     serialized_timing_cache,
 )
-from pytest_trt.backends.tensorrt.opsets import opset_remark
 from pytest_trt.backends.tensorrt.parsing import define_network
 from pytest_trt.backends.tensorrt.profiles import add_profiles
 from pytest_trt.backends.tensorrt.refitting import mark_refittable
@@ -51,6 +52,10 @@ def build(trt: Any, request: BuildRequest, progress: Progress) -> Built:
     """
     logger = process_logger(trt)
     say = throttled(progress)
+    if remark := opset_remark(trt, request.model):
+        # 8.6.0's parser dies of some such models, and takes along what would be said afterwards.
+        crash_hint(remark)
+        progress(f"parsing {request.model.name!r}: {remark}")
     with ExitStack() as stack:
         messages = stack.enter_context(logger.capture(on_info=say))
         try:
@@ -119,7 +124,7 @@ def _build(trt: Any, request: BuildRequest, messages: Messages, watcher: Any, st
         **inspected,
     }
     if remark := opset_remark(trt, request.model):
-        facts["remarks"] = [remark]
+        facts["remarks"] = [*facts.get("remarks", ()), remark]
     if request.calibration is not None:
         facts["calibration"] = _calibration_facts(request.calibration, calibrator.cache if calibrator else None)
     if request.options.editable_timing_cache:
@@ -222,6 +227,8 @@ def _inspect(trt: Any, plan: bytes, request: BuildRequest) -> dict[str, Any]:
         # The engine needs its runtime to the end.
         del engine
         del runtimes
+    if remark := census.passed_over(request):
+        facts["remarks"] = [remark]
     refusal = census.not_honoured(request)
     if refusal:
         facts["not_honoured"] = refusal

@@ -23,6 +23,6 @@ def opset_remark(trt: Any, model: Model) -> str | None:
     if not model.has_graph or newest is None or opset <= newest:
         return None
     return (
-        f"the model uses opset {opset}; TensorRT {trt.__version__} reads up to opset {newest}, and may leave out what is"
-        f" newer without a word: export with that one, or --trt-graph=opset={newest}"
+        f"the model uses opset {opset}; TensorRT {trt.__version__} reads up to opset {newest}, and may leave out what"
+        f" is newer without a word: export with that one, or --trt-graph=opset={newest}"
     )

@@ -72,18 +72,20 @@ def weight_sizes(model: onnx.ModelProto, quantized: str | None = None) -> Weight
     return WeightSizes(round(typed), round(fp32))
 
 
-def judge_size(plan_bytes: int, typed_weight_bytes: int, fp32_weight_bytes: int, wanted: str) -> str | None:
-    """Say that a plan is as large as its weights in float32, where those in the *wanted* type are far smaller.
+def judge_size(
+    plan_bytes: int, typed_weight_bytes: int, full_weight_bytes: int, wanted: str, full: str = "fp32"
+) -> str | None:
+    """Say that a plan is as large as its weights in *full*, where those in the *wanted* type are far smaller.
 
     None where the plan is smaller, or where the weights are too small, or too alike in both types, to tell. The plan
     must hold its weights once and nothing else of their size: one profile, no runtime inside, not refittable.
     """
-    reduced = typed_weight_bytes <= _REDUCED * fp32_weight_bytes
-    full = plan_bytes >= _FULL * fp32_weight_bytes
-    if not (reduced and full and plan_bytes - typed_weight_bytes > _CODE_BYTES):
+    reduced = typed_weight_bytes <= _REDUCED * full_weight_bytes
+    large = plan_bytes >= _FULL * full_weight_bytes
+    if not (reduced and large and plan_bytes - typed_weight_bytes > _CODE_BYTES):
         return None
     return (
-        f"the plan has {size_text(plan_bytes)}, as much as the fp32 weights ({size_text(fp32_weight_bytes)}); "
+        f"the plan has {size_text(plan_bytes)}, as much as the {full} weights ({size_text(full_weight_bytes)}); "
         f"in {wanted} they take {size_text(typed_weight_bytes)}"
     )
 
