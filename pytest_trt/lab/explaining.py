@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_trt.errors import TrtError
@@ -31,18 +35,36 @@ def explain_into(
     if not wanted and not (failed and settings.bundle):
         return []
     lab.progress(f"explaining {case.id}")
-    try:
+    lines, found = [""], None
+    with _said(lines, "not explained:", failed):
         subject = _subject(lab, case, record, limits)
-    except TrtError as error:
-        return ["", f"not explained: {error.message}"]
-    lines, found = _explained(subject, record, command) if wanted else ([], None)
+        if wanted:
+            told, found = _explained(subject, record, command)
+            lines += told
     if failed and settings.bundle:
         from pytest_trt.diagnosis.hunt import Bisection
         from pytest_trt.lab.bundling import bundle_failure
 
         summary = str((record.accuracy or {}).get("summary", ""))
-        lines += bundle_failure(lab, record, subject, summary, None if found is None else Bisection(found))
-    return ["", *lines]
+        with _said(lines, "no bundle   ", failed):
+            subject = _subject(lab, case, record, limits)
+            lines += bundle_failure(lab, record, subject, summary, None if found is None else Bisection(found))
+    return lines
+
+
+@contextmanager
+def _said(lines: list[str], what: str, failed: bool) -> Iterator[None]:
+    """Add what goes wrong to *lines*, also what nobody foresaw where the case *failed*: that must not be replaced."""
+    try:
+        yield
+    except TrtError as error:
+        lines.append(f"{what} {error.message}")
+    except Exception as error:
+        if not failed:
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        at = f"{Path(place.filename).name}:{place.lineno}"
+        lines.append(f"{what} {type(error).__name__}: {error}, at {at}; a bug of pytest-trt or of what it calls")
 
 
 def _explained(subject: Subject, record: Record, command: str) -> tuple[list[str], Explanation | None]:

@@ -226,6 +226,35 @@ def test_a_folder_that_cannot_be_written_does_not_hide_the_failure(
     assert "no bundle    --bundle: " in out
 
 
+@pytest.mark.parametrize("broken", ["bundling.bundle_failure", "explaining._explained", "explaining._subject"])
+def test_a_bug_in_the_diagnosis_does_not_hide_the_failure(
+    planted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def stumble(*given: Any, **named: Any) -> None:
+        raise KeyError("gone")
+
+    monkeypatch.setattr(f"pytest_trt.lab.{broken}", stumble)
+
+    assert main(["compare", *ARGUMENTS, "--bundle=bundles"]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("FAILED chain[int8")
+    assert "KeyError: 'gone', at test_bundles.py:" in out
+    assert ("where the error enters" in out) == broken.startswith("bundling")
+
+
+def test_a_long_name_is_cut_in_the_folder(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = planted / "trt.toml"
+    manifest.write_text(f'[model]\npath = "model.onnx"\nname = "{"n" * 300}"\n{manifest.read_text()}')
+
+    for _ in range(2):  # with the folder above it there as well
+        assert main(["compare", *ARGUMENTS, "--bundle=bundles"]) == 1
+    (folder,) = Path("bundles").iterdir()
+    assert len(folder.name) < 200
+    assert "written before" in capsys.readouterr().out
+    assert main(["compare", str(folder), "--backend=onnxruntime-cpu", "--explain=off"]) == 1
+    assert "FAILED nnn" in capsys.readouterr().out
+
+
 def test_pytest_leaves_a_bundle_and_says_where(run: Run, planted: Path) -> None:
     result = run(
         "models",

@@ -88,6 +88,26 @@ def test_locked_tactics_that_changed_are_named(run: Run, project: Path) -> None:
     unlocked.stdout.no_fnmatch_line("*tactics differ*")
 
 
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_an_engine_out_of_the_cache_is_locked_and_judged_as_any(
+    run: Run, project: Path, workers: tuple[str, ...]
+) -> None:
+    cached = ("models", "--trt-profile=b8", *workers)
+    run(*cached).assert_outcomes(passed=3)
+    run(*cached, *RECORD, "--trt-lock=warn").assert_outcomes(passed=3)
+    assert only(project)["engine"]["fresh"] is False
+    assert only(project)["engine"]["lock"]["layers"]
+    assert "tactics" not in only(project)["engine"]
+
+    other = (*cached, "--trt-cache-dir=other", "--trt-fake=tactic=7,reformats=3", "--trt-lock=warn")
+    for _ in range(2):
+        warned = run(*other)
+        warned.assert_outcomes(passed=3)
+        warned.stdout.fnmatch_lines(["tiny-fp32-b8-fake: structure differ* from the baseline: *reformats*0*3*"])
+        warned.stdout.fnmatch_lines(["tiny-fp32-b8-fake: tactics differ from the baseline: *tactic fake_0 → fake_7*"])
+    warned.stdout.fnmatch_lines(["engines: 0 built in *, 1 from the cache"])
+
+
 def test_tactics_stay_out_of_a_report_that_nobody_locks(run: Run, project: Path) -> None:
     run(*ONE, "--trt-report=report.json")
 

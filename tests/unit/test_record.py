@@ -92,6 +92,18 @@ def test_an_engine_that_was_built_by_the_second_part_shows():
     assert merged.engine == {"fresh": True}
 
 
+@pytest.mark.parametrize("fresh", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("accuracy_first", [True, False])
+def test_what_one_part_found_out_about_the_engine_stays(fresh: tuple[bool, bool], accuracy_first: bool):
+    known = {"plan_bytes": 5, "remarks": ["an old opset"]}
+    judged = {"remarks": ["an old opset", "tactics differ"], "lock": {"layers": {"a": "t"}}}
+    accuracy = Record(CASE, engine={**known, "fresh": fresh[0], **judged, "tactics_changed": ["a"]})
+    latency = Record(CASE, engine={**known, "fresh": fresh[1], "tactics": {"a": "t"}, "timing": {"k": [1, 2.0]}})
+    (merged,) = merge_records([accuracy, latency] if accuracy_first else [latency, accuracy])
+
+    assert merged.engine == {"plan_bytes": 5, "fresh": any(fresh), **judged, "tactics_changed": ["a"]}
+
+
 def test_a_part_that_did_not_run_takes_nothing_away():
     (merged,) = merge_records([passed(), Record(CASE)])
 

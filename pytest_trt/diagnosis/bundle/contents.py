@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     Rows = tuple[dict[str, np.ndarray[Any, Any]], ...]
 
+# File systems take 255 bytes.
+_LONGEST_NAME = 160
+
 __all__ = ["Contents", "of_case", "of_piece", "reshaped", "shows"]
 
 
@@ -176,7 +179,7 @@ def of_piece(whole: Contents, found: Reduction) -> Contents:
 
 
 def _named(contents: Contents) -> Contents:
-    return replace(contents, name=f"{contents.case.id}-{contents.digest[:8]}")
+    return replace(contents, name=f"{contents.case.id[:_LONGEST_NAME]}-{contents.digest[:8]}")
 
 
 def _with_recipe(bench: Converter, contents: Contents) -> Contents:
