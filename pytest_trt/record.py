@@ -86,16 +86,28 @@ class Record:
         return cls(case, data["outcomes"], data["messages"], **{name: data.get(name) for name in _SECTIONS})
 
     def merge(self, other: Record) -> None:
-        """Take in another part of the same case. A section that both have is *other*'s, except that a
-        freshly built engine stays visible: the second part always finds it cached."""
+        """Take in another part of the same case. A section that both have is *other*'s; of the engine both know
+        something."""
         self.outcomes.update(other.outcomes)
         for part in other.outcomes:
             self.messages.pop(part, None)  # an earlier attempt's
         self.messages.update(other.messages)
         for name in _SECTIONS:
             theirs, mine = getattr(other, name), getattr(self, name)
-            if theirs is not None and not (name == "engine" and mine and mine.get("fresh")):
-                setattr(self, name, theirs)
+            if theirs is not None:
+                setattr(self, name, _merged_engines(mine, theirs) if name == "engine" and mine else theirs)
+
+
+def _merged_engines(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """What two parts of a case know of its engine: only one of them compares it with the baseline."""
+    # A freshly built engine stays visible: the second part always finds it cached.
+    merged = {**theirs, **mine} if mine.get("fresh") else {**mine, **theirs}
+    if remarks := dict.fromkeys([*mine.get("remarks", ()), *theirs.get("remarks", ())]):
+        merged["remarks"] = list(remarks)
+    if "lock" in merged:  # it was made of these
+        merged.pop("tactics", None)
+        merged.pop("timing", None)
+    return merged
 
 
 _SECTIONS = (

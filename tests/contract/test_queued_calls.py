@@ -17,11 +17,11 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 class Calls:
     """The CUDA calls that were made, their handles by the order in which they first came."""
 
-    def __init__(self, cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[tuple[Any, ...]] = []
         names = {"cudaEventRecord", "cudaMemcpyAsync", "cudaStreamWaitEvent", "cudaEventSynchronize", "cudaGraphLaunch"}
         for name in (*names, "cudaEventElapsedTime"):
-            monkeypatch.setattr(cuda, name, self._noting(name, getattr(cuda, name)), raising=False)
+            monkeypatch.setattr(device, name, self._noting(name, getattr(device, name)), raising=False)
 
     def take(self) -> list[tuple[Any, ...]]:
         seen: dict[Any, int] = {}

@@ -88,11 +88,8 @@ def test_locked_tactics_that_changed_are_named(run: Run, project: Path) -> None:
     unlocked.stdout.no_fnmatch_line("*tactics differ*")
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")])
-def test_an_engine_out_of_the_cache_is_locked_and_judged_as_any(
-    run: Run, project: Path, workers: tuple[str, ...]
-) -> None:
-    cached = ("models", "--trt-profile=b8", *workers)
+def test_an_engine_out_of_the_cache_is_locked_and_judged_as_any(run: Run, project: Path) -> None:
+    cached = ("models", "--trt-profile=b8")
     run(*cached).assert_outcomes(passed=3)
     run(*cached, *RECORD, "--trt-lock=warn").assert_outcomes(passed=3)
     assert only(project)["engine"]["fresh"] is False
