@@ -133,10 +133,15 @@ def shape_points(text: str) -> str | int:
 
 
 def ratio(text: str) -> float:
-    """``5%`` or ``0.05``."""
-    value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    """``5%`` or ``0.05``. A bare number from 1 on is refused: who writes 5 means 5 %, and 500 % would never be red."""
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 100:
         raise ValueError("a share such as 5% or 0.05 is wanted")
+    if value >= 1 and not text.endswith("%"):
+        raise ValueError(f"that is {value * 100:g} %; {value:g}% or {value / 100:g} is wanted")
     return value
 
 

@@ -290,7 +290,7 @@ class Settings(BuildSettings):
                 value = option.read(ini[option.name], f"ini key {option.ini}")
                 values[option.name] = ini_root / value if isinstance(value, Path) else value
         settings = cls(**values)
-        if settings.update_baselines in ("failed", "all", "anchor") and not settings.reason:
+        if settings.update_baselines in ("failed", "all", "anchor") and not (settings.reason or "").strip():
             raise UsageError(
                 f"replacing baselines ({settings.update_baselines}) needs a reason",
                 hint='add --trt-reason="why the new values are right"',

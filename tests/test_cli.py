@@ -219,6 +219,7 @@ def test_tensorrt_where_it_is_missing_is_an_error_of_the_environment(cli: Cli, c
         (["--tolerance=rtol=1"], "rtol"),
         (["--fake=latncy=2"], "unknown fault 'latncy'\n  hint: did you mean 'latency'?"),
         (["--update-baselines=all"], "unrecognized arguments"),  # compare records nothing
+        (["--search=9"], "unrecognized arguments"),  # an item of its own, as --streams and --builds are
         (["--tactics=JIT"], "'JIT' is not +SOURCE or -SOURCE"),
         (["--backend=onnxruntime-cpu", "--tactics=+CUBLAS"], "is TensorRT's; onnxruntime-cpu has nothing like it"),
         (["--backend=onnxruntime-cpu", "--opt-level=3"], "is TensorRT's; onnxruntime-cpu has nothing like it"),
@@ -437,6 +438,7 @@ def test_baseline_ls_lists_waivers(cli: Cli, project: Path, measured: Path) -> N
         ([], "baseline accept needs a report"),
         (["nothing.json"], "nothing.json: not a report of pytest-trt"),
         (["tiny/inputs.npz"], "tiny/inputs.npz: not a report of pytest-trt"),
+        (["report.json", "--update-baselines=failed", "--reason=  "], "needs a reason"),
         (["report.json", "--update-baselines=failed"], "needs a reason"),
     ],
 )
@@ -557,9 +559,29 @@ def test_the_lines_of_other_tools_name_files_that_exist(cli: Cli, project: Path)
     assert len(plans) == 2, "two profiles are two engines"
 
 
-@pytest.mark.parametrize("version", ["7.2", "ten"])
+def test_what_no_other_tool_can_build_is_skipped_aloud(cli: Cli, project: Path) -> None:
+    (project / "hand").mkdir()
+    (project / "hand" / "net.py").write_text("def build(network, trt):\n    pass\n")
+    (project / "hand" / "trt.toml").write_text(
+        '[model]\nsource = "net.py:build"\n[interface.inputs]\nx = [2, 4]\n[interface.outputs]\ny = [2, 4]\n'
+        "[profiles.b2]\nx = [2, 4]\n"
+    )
+    write_model(project / "finished", '[model]\nplan = "net.plan"\npath = "model.onnx"\n[profiles.b1]\nx = [1, 4]\n')
+    (project / "finished" / "net.plan").write_bytes(b"plan")
+    ran = cli("build", "hand", "finished", "tiny", "--as-trtexec=10")
+    none = cli("build", "hand", "--as-polygraphy")
+
+    assert ran.code == PASS
+    assert "# hand[fp32, b2, tensorrt]\n# skipped: there is no ONNX graph that trtexec could read\n" in ran.out
+    assert "# finished[fp32, b1, tensorrt]\n# skipped: it is a finished plan: trtexec --loadEngine=" in ran.out
+    assert len([line for line in ran.out.splitlines() if line.startswith("trtexec ")]) == 2
+    assert none.code == NOTHING
+
+
+@pytest.mark.parametrize("version", ["7.2", "8.5", "ten"])
 def test_a_version_that_is_none_is_refused(cli: Cli, version: str) -> None:
     ran = cli("build", "tiny", f"--as-trtexec={version}")
 
     assert ran.code == USAGE
     assert f"{version!r} is not a TensorRT version" in ran.err
+    assert "8.6" in ran.err

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "OutputComparison", "Problem", "compare"]
 
+_SHOWN_OUTPUTS = 12
+
 
 @dataclass(frozen=True)
 class OutputComparison:
@@ -66,6 +68,8 @@ class OutputComparison:
             if self.metrics is None or problem.kind in (*STRUCTURAL, "reference", "nonfinite"):
                 sample = "" if problem.sample is None else f" (sample {problem.sample})"
                 lines.append(f"  {problem.text}{sample}")
+            if problem.kind == "reference":
+                lines.append("  where that is meant: allow_nonfinite = true in [inputs] of trt.toml")
         lines += notes
         if self.metrics is not None:
             lines += ["", *message.table(message.value_rows(self.metrics, self.ranking, self.tolerance))]
@@ -123,9 +127,15 @@ class Comparison:
 
     @property
     def detail(self) -> str:
-        """The evidence on every output, bad ones first, in their order otherwise."""
+        """The evidence on each output, bad ones first, in their order otherwise; of many the first ones."""
         ordered = sorted(self.outputs, key=lambda output: output.ok)
-        return "\n\n".join("\n".join(output.lines()) for output in ordered)
+        shown, others = ordered[:_SHOWN_OUTPUTS], ordered[_SHOWN_OUTPUTS:]
+        told = ["\n".join(output.lines()) for output in shown]
+        if others:
+            bad = [output.name for output in others if not output.ok]
+            named = f": {', '.join(bad[:_SHOWN_OUTPUTS])}{', …' if len(bad) > _SHOWN_OUTPUTS else ''}" if bad else ""
+            told.append(f"{len(others)} more outputs, {len(bad)} of them not close{named}")
+        return "\n\n".join(told)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict for JSON; NaN and infinities are strings."""

@@ -142,9 +142,8 @@ def obtain_source(manifest: Manifest, source: str) -> Any:
             f"{manifest.file}: importing {name} failed: {type(error).__name__}: {error}", hint=install_hint(error)
         ) from error
     if not callable(getattr(module, attribute, None)):
-        raise ManifestError(
-            f"{manifest.file}: {name} has no callable {attribute!r}", hint=nearest(attribute, vars(module))
-        )
+        known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise ManifestError(f"{manifest.file}: {name} has no callable {attribute!r}", hint=nearest(attribute, known))
     return getattr(module, attribute)
 
 

@@ -30,7 +30,7 @@ from pytest_trt.backends import Availability, BuildOptions, BuildRequest, Built,
 from pytest_trt.backends.build_child import inside_build_child, log_line
 from pytest_trt.backends.modes import MODES, check_mode
 from pytest_trt.backends.throughput_clock import ThroughputClock
-from pytest_trt.errors import BuildError, RunError, UsageError, nearest
+from pytest_trt.errors import BuildError, RunError, UnsupportedError, UsageError, nearest
 
 if TYPE_CHECKING:
     from pytest_trt.backends import Feeds, Milliseconds, Outputs, Plan
@@ -209,7 +209,10 @@ class FakeSession:
 
             # The evaluator knows Q/DQ from opset 19 on only; what they compute here is the same before.
             proto = convert_version(proto, max(19, *(o.version for o in proto.opset_import if not o.domain)))
-        self._evaluator: ReferenceEvaluator | None = ReferenceEvaluator(proto)
+        try:
+            self._evaluator: ReferenceEvaluator | None = ReferenceEvaluator(proto)
+        except NotImplementedError as error:  # an operator that is not ONNX's own
+            raise UnsupportedError(f"the fake backend has ONNX's evaluator, which refuses: {error}") from error
         self._names = [spec.name for spec in model.outputs] + list(debug_tensors)
         self._faults = faults
         self._calls = 0

@@ -60,11 +60,12 @@ def judge_latency(
     threshold: float,
     beside: Mapping[str, Verdict] = MappingProxyType({}),
     history: Callable[[str], Sequence[float]] = lambda _: (),
+    comparisons: int = 1,
 ) -> Judgement | None:
     """Judge a measurement of the engine with digest *plan* against what is stored; None where nothing of the same
     *clock* is. *beside* takes the place of the verdicts on these recordings, where better ones are at hand (their
     engines were measured in the same process). *threshold* is raised where a waiver allows more. *history* gives the
-    medians in ms of earlier runs of a plan."""
+    medians in ms of earlier runs of a plan; *comparisons* is that of ``decide``."""
     from pytest_trt.latency.gate import decide
     from pytest_trt.latency.modes import prior_of
     from pytest_trt.latency.stats import Summary
@@ -82,6 +83,7 @@ def judge_latency(
             rebuilt=stored.get("plan") != plan,
             repeats="loads",
             history=history(str(stored.get("plan"))),
+            comparisons=comparisons,
         )
     if not verdicts:
         return None

@@ -61,16 +61,18 @@ def _ratio(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
     if before["clock"] != after["clock"]:
         return f" (not comparable: the {before['clock']} clock, then {after['clock']})"
     from pytest_trt.latency.gate import decide
+    from pytest_trt.latency.modes import prior_of
     from pytest_trt.latency.stats import Summary
+    from pytest_trt.latency.verdict import change_of
 
     # The interval does not depend on the threshold.
     verdict = decide(
         Summary.from_json(before),
         Summary.from_json(after),
         threshold=0.05,
-        clock=after["clock"],
+        clock=prior_of(after["clock"]),
         rebuilt=(old or {}).get("plan") != new.get("plan"),
         repeats="loads",
     )
-    ratio, low, high = (f"{value - 1:+.1%}" for value in (verdict.ratio, verdict.low, verdict.high))
+    ratio, low, high = (change_of(value) for value in (verdict.ratio, verdict.low, verdict.high))
     return f", {ratio} (95 % interval {low} to {high})"

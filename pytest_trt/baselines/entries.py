@@ -103,8 +103,9 @@ def _of_the_engine(record: Record, kept: Mapping[str, Any], name: str) -> Any:
 
 
 def _completed(anchor: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """*anchor*, with the part that its run did not have: the first recording of a part is its anchor."""
-    if not anchor["latency"] and new["latency"]:
+    """*anchor*, with the part that its run did not have: the first recording of a part is its anchor, of the latency
+    the first by this clock, since those of another one cannot judge it."""
+    if new["latency"] and (anchor["latency"] or {}).get("clock") != new["latency"]["clock"]:
         anchor |= {name: new[name] for name in _OF_THE_LATENCY}
     if not anchor["accuracy"] and new["accuracy"]:
         anchor["accuracy"] = new["accuracy"]

@@ -114,7 +114,10 @@ def baseline_notes(records: Sequence[Record]) -> list[str]:
         )
         if elsewhere := sorted({device for _, found in missing for device in found.get("elsewhere", ())}):
             lines.append(f"baselines: other devices have them, which says nothing here: {', '.join(elsewhere)}")
-    if stale := states.get("stale"):
+    if alone := [found for _, found in states.get("stale", ()) if found.get("part") == "latency"]:
+        changed = "; ".join(dict.fromkeys(line for found in alone for line in found["differences"]))
+        lines.append(f"baselines: {len(alone)} stale in their latency, which nothing gated ({changed})")
+    if stale := [(record, found) for record, found in states.get("stale", ()) if "part" not in found]:
         changed = "; ".join(dict.fromkeys(line for _, found in stale for line in found.get("differences", ())))
         lines.append(f"baselines: {len(stale)} stale, compared but not gated ({changed})")
         slower = [record for record, _ in stale if (record.verdict or {}).get("outcome") == "fail"]

@@ -56,8 +56,12 @@ def selected(store: BaselineStore, records: Sequence[Record], mode: str) -> list
 
 def _writes(mode: str, record: Record, match: Match) -> bool:
     state = match.found
-    if record.latency and match.gates and not (match.entry or {}).get("latency"):
-        state = "missing"  # recorded while latency was not measured
+    if record.latency and match.gates:
+        stored = (match.entry or {}).get("latency")
+        if not stored:
+            state = "missing"  # recorded while latency was not measured
+        elif stored["clock"] != record.latency["clock"]:
+            state = "stale"
     if mode == "renamed":
         return state == "renamed"
     if mode in ("all", "anchor") or state == "missing":
@@ -76,7 +80,7 @@ def accept(store: BaselineStore, records: Sequence[Record], mode: str, reason: s
 
     Raises UsageError where something would be replaced without a reason.
     """
-    if mode in _NEED_A_REASON and not reason:
+    if mode in _NEED_A_REASON and not (reason or "").strip():
         raise UsageError(
             f"replacing baselines ({mode}) needs a reason", hint='add --trt-reason="why the new values are right"'
         )

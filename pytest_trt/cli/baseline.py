@@ -53,9 +53,10 @@ def run(lab: Lab, given: argparse.Namespace) -> int:
             print(f"waiver {waiver.case}  {until}  {waiver.owner}: {waiver.reason}")
         return PASS if files else NOTHING
     if given.action == "anchor" and given.report_file is None:
-        if not lab.settings.reason:
+        reason = (lab.settings.reason or "").strip()
+        if not reason:
             raise UsageError("moving anchors needs a reason", hint='add --trt-reason="release 2.1"')
-        moved = lab.baselines.move_anchors(reason=lab.settings.reason)
+        moved = lab.baselines.move_anchors(reason=reason)
         print("\n".join(moved) if moved else "baselines: every anchor is the recent one")
         return PASS
     if given.report_file is None:

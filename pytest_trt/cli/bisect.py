@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_trt.cli.exits import MISMATCH, NOTHING, PASS
 from pytest_trt.cli.matrix import cases_of
 from pytest_trt.cli.messages import own_flags
-from pytest_trt.errors import TrtError, UnsupportedError
+from pytest_trt.errors import TrtError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from pytest_trt.lab import Lab
@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-engine", action="store_true", help="judge sets of nodes by engines of the backend, not by onnxruntime"
     )
-    parser.add_argument("--point", choices=("min", "opt", "max"), default="opt", help="point of the profile")
+    parser.add_argument(
+        "--point", default="opt", metavar="NAME", help="where, as a failure names it: min, max, a regression, …"
+    )
     parser.add_argument(
         "--taps", choices=("outputs", "debug"), default="outputs", help="how inner tensors are looked at"
     )
@@ -92,6 +94,8 @@ def _bisect(lab: Lab, given: argparse.Namespace, case: Case) -> tuple[int, dict[
         )
     except UnsupportedError as error:
         return NOTHING, {"skipped": error.message}, [f"{case}: skipped: {error.message}"]
+    except UsageError:
+        raise  # no other case would do better
     except TrtError as error:
         return MISMATCH, {"error": error.message}, [own_flags(f"{case}: {error}")]
     code = PASS if found.explanation.attribution.culprit == "none" else MISMATCH

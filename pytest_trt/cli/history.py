@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pytest_trt.cli.messages import own_flags
+from pytest_trt.errors import InputsError, UsageError
 
 if TYPE_CHECKING:
     from pytest_trt.lab import Lab
@@ -20,7 +21,10 @@ def run(lab: Lab, given: argparse.Namespace) -> int:
     """Run the command of the history; return its exit code."""
     from pytest_trt.history.commands import run
 
-    code, lines, errors = run(given, lab.settings, lab.root)
+    try:
+        code, lines, errors = run(given, lab.settings, lab.root)
+    except InputsError as error:  # a file that cannot be read is no regression
+        raise UsageError(error.message, hint=error.hint) from error
     for line in errors:
         print(f"pytest-trt: {own_flags(line)}", file=sys.stderr)
     if lines:

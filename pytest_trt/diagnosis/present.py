@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["attribution_lines", "bisection_lines", "explanation_lines", "numerics_lines"]
 
 _SHOWN = 5
+_SHOWN_NODES = 20
 # Values beyond the scale are what calibration chose; more than this share, or a scale that is far off, is worth a word.
 _NOTABLE_SATURATION = 0.001
 _COARSE = 0.2
@@ -145,7 +146,9 @@ def _culprits(found: Culprits, latency: LatencyCost | None, precision: str) -> l
     if not found.after.ok:
         said["unfinished"] = "a limit was reached before any set was found that is close"
     lines = [said[how.outcome]]
-    lines += [f"  {node.entry} ({node.op_type})" for node in found.nodes]
+    lines += [f"  {node.entry} ({node.op_type})" for node in found.nodes[:_SHOWN_NODES]]
+    if len(found.nodes) > _SHOWN_NODES:
+        lines.append(f"  and {len(found.nodes) - _SHOWN_NODES} more: the list below has all of them")
     lines.append(f"  before       {_accuracy(found.before)}")
     if found.configured is not None:
         lines.append(f"  manifest     {_accuracy(found.configured)}")

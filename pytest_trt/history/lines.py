@@ -57,15 +57,18 @@ def row_lines(rows: Sequence[Row]) -> list[str]:
 
 def change_lines(changes: Sequence[Change], names: tuple[str, str]) -> list[str]:
     """A line per case, then what a reader must know about each of them."""
+    from pytest_trt.latency.verdict import change_of
+
     cells = []
     for change in changes:
         verdict = change.verdict
+        ratio, low, high = (change_of(r) for r in (verdict.ratio, verdict.low, verdict.high)) if verdict else ("-",) * 3
         cells.append(
             (
                 change.series.id,
                 _median(change.before),
                 _median(change.after),
-                f"{verdict.ratio - 1:+.1%} ({verdict.low - 1:+.1%} … {verdict.high - 1:+.1%})" if verdict else "-",
+                f"{ratio} ({low} … {high})" if verdict else "-",
                 _pair(change, "plan_bytes", "{:.2f}", 1e-6),
                 _pair(change, "rmse", "{:.2e}"),
                 ("improved" if verdict.improved else verdict.outcome.value) if verdict else change.note,

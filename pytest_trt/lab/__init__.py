@@ -7,7 +7,6 @@ what happened is written into a Record.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,17 +16,15 @@ from pytest_trt.baselines.anchors import accuracy_sentences
 from pytest_trt.baselines.entries import fingerprint_of
 from pytest_trt.baselines.store import BaselineStore, Match
 from pytest_trt.errors import AccuracyFailure, EngineFailure
+from pytest_trt.lab.again import bisect_again, compare_again
 from pytest_trt.lab.engine_gate import judge_against_baseline, judge_census
-from pytest_trt.lab.explaining import explain_into
+from pytest_trt.lab.explaining import explain_into, subject_at
 from pytest_trt.lab.points import judge_points
 from pytest_trt.lab.score_gate import judge_scores
 from pytest_trt.lab.workshop import Workshop
 from pytest_trt.record import Record, accuracy_section, latency_section
 from pytest_trt.report.terminal import metric_lines
-from pytest_trt.settings import as_words, options
-from pytest_trt.spec.build_options import BuildOptions
-from pytest_trt.spec.case import AS_IS, Case
-from pytest_trt.spec.manifest import MANIFEST_NAME
+from pytest_trt.spec.case import Case
 from pytest_trt.spec.precision import get_precision
 
 if TYPE_CHECKING:
@@ -104,7 +101,7 @@ class Lab(Workshop):
         drift = accuracy_sentences(match, record.accuracy["outputs"]) if match.gates else []
         record.accuracy["drift"] = drift
         worse = judge_scores(self, record, match, judged.scored)
-        explained = explain_into(self, case, record, limits, self.bisect_again(case), failed=not comparison.ok)
+        explained = explain_into(self, case, record, limits, bisect_again(self, case), failed=not comparison.ok)
         if not comparison.ok:
             remarks = [f"remark       {text}" for text in (record.engine or {}).get("remarks", ())]
             told = [*judged.evidence(), *metric_lines(record, doubtful=True), *remarks]
@@ -137,10 +134,10 @@ class Lab(Workshop):
         some of these *stages*), and look at the values of its typed model. Raises what building and running the case
         raises."""
         from pytest_trt.diagnosis.hunt import explain
-        from pytest_trt.diagnosis.stages import STAGES, Subject
+        from pytest_trt.diagnosis.stages import STAGES
 
         limit = self.settings.explain_seconds if seconds is None else seconds
-        subject = Subject(self, case, point, self.settings.samples)
+        subject = subject_at(self, case, point, self.settings.samples)
         return explain(subject, seconds=limit, stages=STAGES if stages is None else stages)
 
     def bisect(
@@ -165,11 +162,11 @@ class Lab(Workshop):
         *explanation* that was made already is not made again. *latency* also measures what the exclusions cost.
         *taps*: inner tensors are looked at as outputs, or as debug tensors. Raises TrtError."""
         from pytest_trt.diagnosis.hunt import bisect
-        from pytest_trt.diagnosis.stages import STAGES, Subject
+        from pytest_trt.diagnosis.stages import STAGES
 
         found = bisect(
             self,
-            Subject(self, case, point, self.settings.samples),
+            subject_at(self, case, point, self.settings.samples),
             anew=anew,
             on_engine=on_engine,
             group=group,
@@ -187,13 +184,12 @@ class Lab(Workshop):
 
     def bundle(self, case: Case, found: Bisection, *, point: str = "opt") -> list[str]:
         """Write *case*, which *found* says is not close, into ``settings.bundle``; return what to say of it."""
-        from pytest_trt.diagnosis.stages import Subject
         from pytest_trt.lab.bundling import bundle_failure
 
         attribution = found.explanation.attribution
         if attribution.culprit == "none" or self.settings.bundle is None:
             return []
-        subject = Subject(self, case, point, self.settings.samples)
+        subject = subject_at(self, case, point, self.settings.samples)
         summary = next(stage.summary for stage in reversed(attribution.stages) if stage.ok is False)
         return bundle_failure(self, self.record(case), subject, summary, found, searched=True)
 
@@ -298,49 +294,8 @@ class Lab(Workshop):
         return next((value for value in given if value is not None), DEFAULT_THRESHOLD)
 
     def reproduce(self, case: Case) -> str:
-        """The command that compares *case* again."""
-        return f"reproduce    pytest-trt compare {self._arguments(case, '--')}"
-
-    def bisect_again(self, case: Case) -> str:
-        """The command that searches the nodes or the tensor of *case*."""
-        tolerance = f" --tolerance={shlex.quote(self.settings.tolerance)}" if self.settings.tolerance else ""
-        return f"pytest-trt bisect {self._arguments(case, '--')}{tolerance}"
-
-    def measure_again(self, case: Case) -> str:
-        """The command that measures *case* again."""
-        settings = self.settings
-        how = f" --trt-latency-mode={settings.latency_mode}" if settings.latency_mode != "graph" else ""
-        how += " --trt-l2-flush=on" if settings.l2_flush else ""
-        engine = settings.baseline_engine
-        how += f" --trt-baseline-engine={shlex.quote(str(engine))}" if engine else ""
-        how += f" --trt-streams={settings.streams}" if settings.latency_mode == "throughput" else ""
-        return f"reproduce    pytest {self._arguments(case, '--trt-')}{how} -k latency"
-
-    def _arguments(self, case: Case, prefix: str) -> str:
-        manifest, settings = self.manifest(case), self.settings
-        place = manifest.folder if manifest.file.name == MANIFEST_NAME else manifest.file
-        if place.is_relative_to(self.root):
-            place = place.relative_to(self.root)
-        given = {"precision": case.precision, "profile": case.profile, "backend": case.backend}
-        given["tactics"] = ",".join(case.tactics)
-        given["graph"] = "" if case.graph == AS_IS else case.graph
-        asked = {**self._build_words(), **dict(case.options)}
-        given |= {name.replace("_", "-"): text for name, text in asked.items()}
-        given["variant"] = (manifest.variant or "") if settings.variant else ""
-        given["shapes"] = "" if settings.shapes == "corners" else str(settings.shapes)
-        given["seed"] = str(settings.seed or "")
-        given["fake"] = settings.fake or ""
-        words = [str(place), *(f"{prefix}{name}={value}" for name, value in given.items() if value)]
-        return " ".join(shlex.quote(word) for word in words)
-
-    def _build_words(self) -> dict[str, str]:
-        """The build options of the command line, in its own words."""
-        given = {
-            o.name: getattr(self.settings, o.name) for o in options() if getattr(self.settings, o.name) != o.default
-        }
-        return {
-            name: as_words(value) for name, value in given.items() if name in BuildOptions.names() and name != "tactics"
-        }
+        """The last line of a failure: the command that compares *case* again."""
+        return f"reproduce    {compare_again(self, case)}"
 
     def _judged_session(self, case: Case, record: Record) -> Session:
         stored, session = self.engine(case)

@@ -104,6 +104,7 @@ def judge_beside(
             # One request, two builds: nothing but the lottery can be between them. Where the request changed, the
             # difference is what was asked for: these two engines.
             rebuilt=not same and old.stored.digest == present.digest,
+            comparisons=lab.comparisons,
             history=history,
         )
     ratios = np.median(found.candidate_ms / found.baseline_ms, axis=1)

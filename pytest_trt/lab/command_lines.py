@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_trt.errors import UsageError
+from pytest_trt.errors import UnsupportedError, UsageError
 from pytest_trt.spec.case import Case
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["TOOLS", "command_line", "parse_version"]
 
 TOOLS = ("trtexec", "polygraphy")
+_OLDEST = (8, 6)
 # What the lines are written for where no TensorRT is installed that could say its version.
 _NEWEST = (11, 4)
 
@@ -27,17 +28,23 @@ def parse_version(text: str | None, installed: str | None) -> tuple[int, ...]:
     if not text:
         text = installed or ".".join(map(str, _NEWEST))
     parts = text.split(".")
-    if not all(part.isdigit() for part in parts) or int(parts[0]) < 8:
-        raise UsageError(f"{text!r} is not a TensorRT version", hint="write 8.6, 10.13 or 11")
-    return tuple(int(part) for part in parts)
+    version = tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
+    if version != (8,) and version < _OLDEST:
+        raise UsageError(f"{text!r} is not a TensorRT version from 8.6 on", hint="write 8.6, 10.13 or 11")
+    return version
 
 
 def command_line(lab: Workshop, case: Case, tool: str, version: tuple[int, ...], folder: Path) -> str:
     """Write the case's typed model into *folder* and return the line of *tool* that builds the same engine from it;
-    what the tool cannot express stands above it as comments."""
+    what the tool cannot express stands above it as comments. Raises UnsupportedError where there is nothing to build.
+    """
     from pytest_trt.backends.tensorrt.command_lines import polygraphy_command, trtexec_command
 
     tools: dict[str, Callable[..., CommandLine]] = {"trtexec": trtexec_command, "polygraphy": polygraphy_command}
+    if lab.is_prebuilt(case):
+        raise UnsupportedError(f"it is a finished plan: trtexec --loadEngine={lab.plan_file(case.model)} times it")
+    if not lab.model(case.model).has_graph:
+        raise UnsupportedError(f"there is no ONNX graph that {tool} could read")
     request = lab.blueprint(case)
     onnx = _write_model(request, folder / _stem(case))
     plan = onnx.with_name(f"{case.id}.plan")

@@ -55,7 +55,9 @@ def confirm(lab: Lab, case: Case, record: Record, limit: float, first: Verdict) 
 def settle(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, str]:
     """The outcome of two verdicts on one case, and the sentence that says so. Two that differ are inconclusive."""
     if first["outcome"] == second["outcome"]:
-        ratio = f"{second['ratio'] - 1:+.1%} there" if "ratio" in second else "no verdict there"
+        from pytest_trt.latency.verdict import change_of
+
+        ratio = f"{change_of(second['ratio'])} there" if "ratio" in second else "no verdict there"
         return first["outcome"], f"{first['sentence']}; the same in a fresh process ({ratio})"
     said = f"{first['outcome']}, then {second['outcome']} in a fresh process"
     return "inconclusive", f"cannot tell: {said}: {first['sentence']}; then {second['sentence']}"
@@ -71,6 +73,7 @@ def _measure_again(lab: Lab, case: Case, limit: float) -> dict[str, Any]:
         "case": case.to_json(),
         "engine": stored,
         "threshold": limit,
+        "comparisons": lab.comparisons,
     }
     # This package's place comes last, where it hides nothing: for when no entry of the path leads to it.
     path = [*(entry for entry in sys.path if isinstance(entry, str)), str(Path(pytest_trt.__file__).parents[1])]
@@ -121,6 +124,7 @@ def main(folder: str) -> None:
     case, result = Case.from_json(job["case"]), {}
     try:
         with Lab(job["settings"], job["root"]) as lab:
+            lab.comparisons = job["comparisons"]
             lab.add(job["manifest"])
             lab.adopt(case, job["engine"])
             record = lab.record(case)

@@ -17,6 +17,11 @@ from pytest_trt.settings import Settings
 
 __all__ = ["judge_against_baseline", "judge_census"]
 
+_NO_LOCK = (
+    "the baseline holds no tactics: --trt-lock compared nothing; record them with --trt-lock=warn"
+    " --trt-update-baselines=all"
+)
+
 
 def judge_census(settings: Settings, record: Record, reproduce: str) -> None:
     """Raise EngineFailure when the engine does not run in what was asked, as far as the inspector shows it."""
@@ -46,6 +51,8 @@ def judge_against_baseline(settings: Settings, record: Record, match: Match, rep
         engine["lock"] = make_lock(str(engine.get("tensorrt")), engine.pop("tactics"), engine.pop("timing", None))
         if stored.get("lock"):
             _settle(settings.lock, record, match, "tactics", tactic_changes(stored["lock"], engine["lock"]), reproduce)
+        elif stored and not settings.update_baselines:
+            _warn(record, _NO_LOCK)
 
 
 def _settle(mode: str, record: Record, match: Match, what: str, lines: list[str], reproduce: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_trt.errors import TrtError
+from pytest_trt.errors import TrtError, UsageError, nearest
+from pytest_trt.spec.shape_points import points
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.tolerance import ToleranceSet
@@ -18,10 +20,11 @@ if TYPE_CHECKING:
     from pytest_trt.record import Record
     from pytest_trt.spec.case import Case
 
-__all__ = ["explain_into"]
+__all__ = ["explain_into", "subject_at"]
 
 # Enough to see where an error enters; each stage runs them all.
 _SAMPLES = 8
+_CORNERS = ("opt", "min", "max")
 
 
 def explain_into(
@@ -35,19 +38,18 @@ def explain_into(
     if not wanted and not (failed and settings.bundle):
         return []
     lab.progress(f"explaining {case.id}")
-    lines, found = [""], None
+    lines, subject, found = [""], None, None
     with _said(lines, "not explained:", failed):
         subject = _subject(lab, case, record, limits)
         if wanted:
             told, found = _explained(subject, record, command)
             lines += told
-    if failed and settings.bundle:
+    if subject is not None and failed and settings.bundle:
         from pytest_trt.diagnosis.hunt import Bisection
         from pytest_trt.lab.bundling import bundle_failure
 
         summary = str((record.accuracy or {}).get("summary", ""))
         with _said(lines, "no bundle   ", failed):
-            subject = _subject(lab, case, record, limits)
             lines += bundle_failure(lab, record, subject, summary, None if found is None else Bisection(found))
     return lines
 
@@ -64,7 +66,8 @@ def _said(lines: list[str], what: str, failed: bool) -> Iterator[None]:
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         at = f"{Path(place.filename).name}:{place.lineno}"
-        lines.append(f"{what} {type(error).__name__}: {error}, at {at}; a bug of pytest-trt or of what it calls")
+        said = " ".join(str(error).split())
+        lines.append(f"{what} {type(error).__name__}: {said}, at {at}; a bug of pytest-trt or of what it calls")
 
 
 def _explained(subject: Subject, record: Record, command: str) -> tuple[list[str], Explanation | None]:
@@ -76,17 +79,32 @@ def _explained(subject: Subject, record: Record, command: str) -> tuple[list[str
     except TrtError as error:
         return [f"not explained: {error.message}"], None
     record.explanation = found.to_json()
+    if subject.point != "opt":
+        command += f" --point={shlex.quote(subject.point)}"
     return explanation_lines(found, command), found
 
 
 def _subject(lab: Workshop, case: Case, record: Record, limits: ToleranceSet) -> Subject:
-    from pytest_trt.diagnosis.stages import Subject
-
     rows = (record.accuracy or {}).get("points", {})
     point = next((name for name, row in rows.items() if not row["ok"] and "refused" not in row), "opt")
+    return subject_at(lab, case, point, lab.settings.samples or _SAMPLES, limits)
+
+
+def subject_at(
+    lab: Workshop, case: Case, point: str, limit: int | None = None, limits: ToleranceSet | None = None
+) -> Subject:
+    """*case* at a point that ``settings.shapes`` asks for, or on a saved regression, by the name that reports give it.
+    Raises UsageError for any other."""
+    from pytest_trt.diagnosis.stages import Subject
+
     saved = [sample for sample in lab.regressions(case).samples if sample.origin == point]
     if saved:
         outputs, source = lab.expected_of(case, saved, f"regressions {lab.regressions(case).fingerprint} {point}")
         return Subject(lab, case, point, limits=limits, given=(saved, outputs, source))
-    shapes = {name: tuple(shape) for name, shape in rows[point]["shapes"].items()} if point in rows else None
-    return Subject(lab, case, point, lab.settings.samples or _SAMPLES, limits, shapes)
+    if point in _CORNERS:
+        return Subject(lab, case, point, limit, limits)
+    known = points(lab.profile(case), lab.model(case.model).inputs, lab.settings.shapes, lab.settings.seed)
+    if point not in known:
+        names = [*_CORNERS, *known, *(sample.origin for sample in lab.regressions(case).samples)]
+        raise UsageError(f"{case} has no point {point!r}", hint=nearest(point, names))
+    return Subject(lab, case, point, limit, limits, known[point])

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.errors import UnsupportedError, UsageError
+from pytest_trt.errors import AccuracyFailure, UnsupportedError
 from pytest_trt.spec.case import Case
 from pytest_trt.spec.precision import get_precision
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.floors import Floor
     from pytest_trt.accuracy.metrics import Metrics
-    from pytest_trt.accuracy.tolerance import ToleranceSet
+    from pytest_trt.accuracy.tolerance import Tolerance, ToleranceSet
     from pytest_trt.lab.workshop import Workshop
     from pytest_trt.spec.inputs import Sample
 
@@ -155,16 +155,19 @@ class Proposal:
 
 def propose(lab: Workshop, cases: Sequence[Case]) -> Proposal:
     """Run the engines of *cases*, one model in one precision at its profiles, on all inputs, and propose tolerances
-    from the spread. Raises UnsupportedError, BuildError, RunError; UsageError when no output holds floats."""
+    from the spread. What is looser than the precision's default is said. Raises UnsupportedError, also when no output
+    holds floats, BuildError, RunError; AccuracyFailure where NaN and infinities are not those of the reference."""
     from pytest_trt.accuracy.floors import Evidence, Measured
     from pytest_trt.accuracy.tolerance import default_tolerance
     from pytest_trt.latency.student import t_quantile
 
     first = cases[0]
     # Single elements are judged where they are by default: quantization moves some of them far.
-    elementwise = default_tolerance(first.precision).elementwise
+    default = default_tolerance(first.precision)
+    elementwise = default.elementwise
     spread: dict[str, list[Measured]] = {}
     origins: dict[str, str] = {}
+    apart: dict[str, int] = {}
     count, source = 0, ""
     for case in cases:
         shapes = lab.profile(case).at("opt")
@@ -178,10 +181,14 @@ def propose(lab: Workshop, cases: Sequence[Case]) -> Proposal:
             for name, right in sample.cut(stored).items():
                 measured = Measured.of(actual[name], right)
                 spread.setdefault(name, []).extend([measured] if measured else [])
+                apart[name] = apart.get(name, 0) + _apart(actual[name], right)
+    if bad := [f'"{name}" in {samples} of {count} samples' for name, samples in apart.items() if samples]:
+        told = f"{first}: NaN or infinite on one side only, or differently: {', '.join(bad)}"
+        raise AccuracyFailure(told, "no tolerance allows that; pytest-trt bisect says where it comes from")
     floors, floor_lines = _floors_and_lines(lab, first)
     evidence = [Evidence(name, tuple(found), floors.get(name)) for name, found in spread.items() if found]
     if not evidence:
-        raise UsageError(f"{first}: integers and booleans must be equal: there is no tolerance to propose")
+        raise UnsupportedError("integers, booleans and zeros must be equal: there is no tolerance to propose")
     profiles = ", ".join(case.profile for case in cases)
     support = lab.backend(first.backend).support(get_precision(first.precision))
     remark = " (simulated)" if support.kind == "simulated" else ""
@@ -194,9 +201,33 @@ def propose(lab: Workshop, cases: Sequence[Case]) -> Proposal:
         quantile = t_quantile(_CONFIDENCE, max(len(one.samples) - 1, 1))
         limits, rows = one.limits(quantile, elementwise=elementwise), one.rows(quantile)
         lines += [f'output "{one.name}", {len(one.samples)} samples', *rows]
+        if looser := _looser(limits, default):
+            lines += [
+                f"  looser than the default of {first.precision}: {looser}",
+                "  is that the model, or a fault? pytest-trt bisect says where the error comes from",
+            ]
         where = f"tolerance.{first.precision}" + (f".outputs.{json.dumps(one.name)}" if len(evidence) > 1 else "")
         tables.append("\n".join([f"[{where}]", *(f"{name} = {text}" for name, text in limits.items())]))
     return Proposal(tuple(lines), "\n".join([f"# {head}", *tables]))
+
+
+def _apart(actual: Any, expected: Any) -> bool:
+    from pytest_trt.accuracy.measurement import measure
+
+    return measure(actual, expected, rtol=None, atol=None, allow_nonfinite=True).nonfinite_disagreements > 0
+
+
+def _looser(limits: Mapping[str, str], default: Tolerance) -> str:
+    """Which of *limits* allow more than *default* does, with its values; those of single elements by rtol."""
+    known = {"rtol": default.rtol, "cosine": default.cosine, "snr_db": default.snr_db}
+    more = []
+    for name, wanted in known.items():
+        if wanted is None or name not in limits:
+            continue
+        given = float(limits[name])
+        if given > wanted if name == "rtol" else given < wanted:
+            more.append(f"{name} {limits[name]} ({wanted:g})")
+    return ", ".join(more)
 
 
 def _floors_and_lines(lab: Workshop, case: Case) -> tuple[Mapping[str, Floor | None], list[str]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_trt.baselines.anchors import judge_latency, recordings
 from pytest_trt.errors import LatencyFailure
 from pytest_trt.lab.ab import NotAtHand, find_engine, judge_beside
+from pytest_trt.lab.again import measure_again
 from pytest_trt.lab.confirm import confirm
 from pytest_trt.lab.past import Past
 
@@ -49,7 +50,14 @@ def _once(lab: Lab, case: Case, record: Record, match: Match, summary: Summary, 
     clock, plan = (record.latency or {})["clock"], (record.engine or {})["plan"]
     past = Past(lab, case, clock)
     numbers = partial(
-        judge_latency, match, summary, plan=plan, clock=clock, threshold=limit, history=past.medians_of_plan
+        judge_latency,
+        match,
+        summary,
+        plan=plan,
+        clock=clock,
+        threshold=limit,
+        history=past.medians_of_plan,
+        comparisons=lab.comparisons,
     )
     beside: dict[str, Verdict] = {}
     told: dict[str, dict[str, Any]] = {}
@@ -67,7 +75,7 @@ def _once(lab: Lab, case: Case, record: Record, match: Match, summary: Summary, 
             told[name] = {"not_interleaved": str(reason)}
     judged, alone = numbers(beside=beside), numbers()
     if judged is None:
-        _say_clocks(record, match)
+        _say_clocks(record, match, clock)
         return None
     against, about = judged.against, dict(told[judged.against])
     about["method"] = "interleaved" if against in beside else "stored"
@@ -93,12 +101,15 @@ def _same_engine(lab: Lab, entries: Mapping[str, Mapping[str, Any]]) -> bool:
     return not named and entries["recent"].get("plan") == entries["anchor"].get("plan")
 
 
-def _say_clocks(record: Record, match: Match) -> None:
+def _say_clocks(record: Record, match: Match, clock: str) -> None:
     others = {(stored.get("latency") or {}).get("clock") for stored in recordings(match).values()} - {None}
     if others:
         said = f"not compared: the baseline was measured by another clock ({', '.join(sorted(map(str, others)))})"
         latency = record.latency or {}
         latency["note"] = "; ".join(filter(None, [latency.get("note"), said]))
+    if match.state == "current":  # a strict run must hear that nothing holds this latency
+        clocks = f"latency clock: {', '.join(sorted(map(str, others))) or 'none'} → {clock}"
+        record.baseline = {**match.to_json(), "state": "stale", "part": "latency", "differences": [clocks]}
 
 
 def _evidence(lab: Lab, record: Record, match: Match) -> str:
@@ -115,4 +126,5 @@ def _evidence(lab: Lab, record: Record, match: Match) -> str:
             f"interleaved  {verdict['candidate_ms']:.4g} ms, the old engine {verdict['baseline_ms']:.4g} ms"
             f" ({verdict['origin']}, {verdict['rounds']} loads of each)"
         )
-    return "\n".join([*lines, f"noise        {verdict['level']}", "", lab.measure_again(record.case)])
+    again = f"reproduce    {measure_again(lab, record.case)}"
+    return "\n".join([*lines, f"noise        {verdict['level']}", "", again])

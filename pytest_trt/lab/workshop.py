@@ -13,7 +13,7 @@ from pytest_trt.backends import BuildRequest, Calibration, Progress, Session, si
 from pytest_trt.errors import BuildError, RunError, StaleModelError, UnsupportedError, UsageError
 from pytest_trt.lab.samples import Samples
 from pytest_trt.settings import Settings
-from pytest_trt.spec.case import Case
+from pytest_trt.spec.case import AS_IS, Case
 from pytest_trt.spec.interface import hold
 from pytest_trt.spec.manifest import WHILE_LOADING
 from pytest_trt.spec.precision import Precision, RecipeResult, apply_recipe, get_precision
@@ -45,6 +45,7 @@ class Workshop(Samples):
         self._engine: tuple[Case, StoredEngine, Session] | None = None
         self.unbuildable: dict[Case, BuildError] = {}  # not tried again, unless somebody empties this
         self.floors: dict[Case, Floors] = {}  # measured by lab.floors
+        self.comparisons = 1  # what latency verdicts are corrected for; the front knows how many cases there are
         self.judged_against_plan: Case | None = None  # --trt-baseline-engine is one engine
 
     def close(self) -> None:
@@ -169,6 +170,10 @@ class Workshop(Samples):
     def blueprint(self, case: Case) -> BuildRequest:
         """What ``request`` returns, without asking the backend whether it could build it."""
         wanted = self.build_options(case)
+        if self.is_prebuilt(case) and case.graph != AS_IS:
+            raise UnsupportedError(f"{case.model} runs a finished plan, which --trt-graph={case.graph} cannot change")
+        if not self.model(case.model).has_graph:
+            self.graph(case)  # there is the one as it is, and no other
         together = self.profiles(case) if wanted.profiles_per_engine == "all" else ()
         if self.is_prebuilt(case):
             together = hold(self.profile(case), self.plan_interface(case.model).profiles)

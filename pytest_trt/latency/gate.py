@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "Verdict", "decide", "decide_all"]
 
-_TAIL = 0.025
+TAIL = 0.025  # how often a case that is just at the threshold turns red
 _Z_POWER = 1.645  # one-sided 95 %
 
 
@@ -117,7 +117,7 @@ def _evidence(
     if repeats not in get_args(Repeats):
         raise ValueError(f"unknown repeats {repeats!r}; known: {', '.join(get_args(Repeats))}")
     earlier = list(history)
-    if not all(isinstance(value, Real) and 0 < value < math.inf for value in earlier):
+    if not all(_is_positive(value) for value in earlier):
         raise ValueError("the medians of history must be finite and positive, one number each")
     how: dict[str, Any] = {"prior": prior or PRIORS[clock], "repeats": repeats, "rebuilt": rebuilt, "history": earlier}
     if paired:
@@ -136,6 +136,10 @@ def _read(name: str, read: Callable[[Any], Read], samples: Samples) -> Read:
         raise ValueError(f"the {name}: {error}") from None
 
 
+def _is_positive(value: object) -> bool:
+    return isinstance(value, Real) and 0 < float(value) < math.inf  # nan is not
+
+
 def _side(samples: Samples) -> Side:
     if isinstance(samples, Summary):
         return of_summary(samples)
@@ -145,14 +149,14 @@ def _side(samples: Samples) -> Side:
 def _judge(
     evidence: Evidence, threshold: float, clock: str, rebuilt: bool, comparisons: int, looks: int = 1
 ) -> Verdict:
-    if not (isinstance(threshold, Real) and 0 < threshold < math.inf):  # nan as well
+    if not _is_positive(threshold):
         raise ValueError(f"threshold must be positive, a share such as 0.03 for 3 %, got {threshold!r}")
     if comparisons < 1:
         raise ValueError(f"comparisons must be at least 1, got {comparisons}")
     if looks < 1:
         raise ValueError(f"looks must be at least 1, got {looks}")
-    one = t_quantile(1 - _TAIL / looks, evidence.dof) * evidence.sigma
-    all_of_them = t_quantile(1 - _TAIL / looks / comparisons, evidence.dof) * evidence.sigma
+    one = t_quantile(1 - TAIL / looks, evidence.dof) * evidence.sigma
+    all_of_them = t_quantile(1 - TAIL / looks / comparisons, evidence.dof) * evidence.sigma
     low, high = _exp(evidence.log_ratio - all_of_them), _exp(evidence.log_ratio + one)
     limit = 1 + float(threshold)
     return Verdict(

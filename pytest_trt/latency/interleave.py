@@ -87,13 +87,16 @@ def interleave(
 
 
 def _warm_up(sides: tuple[Timed, Timed], seconds: float, now: Callable[[], float]) -> float:
-    """Launch both in turns, each at least twice; return how long the slower one takes, in ms."""
+    """Launch both in turns, each at least twice; return how long a sample of the slower one takes, in ms."""
     started, last = now(), [0.0, 0.0]
     first = True  # the first launch may compile or load: it says nothing about the others
     while True:
         for index, side in enumerate(sides):
             count = 1 if first else _turn(last[index])
-            last[index] = float(np.median(side.clock.time(side.launch, count)))
+            began = now()
+            durations = side.clock.time(side.launch, count)
+            # A sample may stand for many launches (throughput), and cost far more time than it says.
+            last[index] = max(float(np.median(durations)), (now() - began) * 1e3 / count)
         if not first and now() - started >= seconds:
             return max(last)
         first = False

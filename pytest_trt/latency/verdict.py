@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-__all__ = ["Outcome", "Verdict"]
+__all__ = ["Outcome", "Verdict", "change_of"]
 
 _MOST = 99  # a hundred times: beyond that a figure says nothing
 
@@ -57,7 +57,7 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """One plain sentence."""
-        ratio, low, high = (_change(value) for value in (self.ratio, self.low, self.high))
+        ratio, low, high = (change_of(value) for value in (self.ratio, self.low, self.high))
         change = f"{ratio} against the baseline (95 % interval {low} to {high})"
         seen = f"a slowdown of {self.detectable:.0%} would be seen" if self.detectable < _MOST else "too much noise"
         said = {
@@ -85,6 +85,7 @@ class Verdict:
         }
 
 
-def _change(ratio: float) -> str:
+def change_of(ratio: float) -> str:
+    """*ratio* as a change in percent, ``+1.5%``; beyond a hundred times only that."""
     change = round(ratio - 1, 3) + 0.0  # no minus before a zero
     return f"{change:+.1%}" if change < _MOST else f"over +{_MOST:.0%}"

@@ -114,6 +114,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(f"--trt-profile: no collected model has a profile {', '.join(sorted(missing))}")
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tell the Lab how many latency verdicts this run will give, those of other workers included."""
+    measured = sum(
+        item.part is Part.LATENCY if isinstance(item, CaseItem) else "trt_latency" in getattr(item, "fixturenames", ())
+        for item in session.items
+    )
+    if measured:
+        from pytest_trt.latency.multiplicity import comparisons_of
+
+        confirmed = get_settings(session.config).confirm == "on"
+        get_lab(session.config).comparisons = comparisons_of(measured, confirmed=confirmed)
+
+
 class ModelFile(pytest.File):
     """A ``trt.toml`` or an ``.onnx`` file."""
 

@@ -59,7 +59,7 @@ def run_part(item: pytest.Item, record: Record, part: Part, act: Callable[[], _T
     | returns                | passed, inconclusive | passes |
     | raises UnsupportedError| skipped  | skipped |
     | raises Failure         | failed   | fails   |
-    | raises TrtError        | error    | fails   |
+    | raises anything else   | error    | fails   |
     """
     __tracebackhide__ = True
     name = part.value
@@ -73,6 +73,9 @@ def run_part(item: pytest.Item, record: Record, part: Part, act: Callable[[], _T
         raise failure.with_traceback(None) from None
     except TrtError as error:
         broken = error
+    except Exception as error:  # a library's or ours: pytest shows it, and the record must not say skipped
+        record.outcomes[name], record.messages[name] = "error", f"{type(error).__name__}: {error}"
+        raise
     else:
         undecided = ""
         if part is Part.LATENCY and (record.verdict or {}).get("outcome") == "inconclusive":

@@ -81,7 +81,9 @@ def _baseline(record: Record) -> str:
     state: str = (record.baseline or {}).get("state", "-")
     if record.verdict is None:
         return state
-    change = f"{record.verdict['ratio'] - 1:+.1%}"
+    from pytest_trt.latency.verdict import change_of
+
+    change = change_of(record.verdict["ratio"])
     return change if state == "current" else f"{change} ({state})"
 
 

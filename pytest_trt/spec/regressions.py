@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pytest_trt.errors import InputsError
 from pytest_trt.spec.input_files import load_inputs
 from pytest_trt.spec.inputs import Array, InputSet, Sample
+from pytest_trt.spec.npz import write_npz
 from pytest_trt.spec.shape_points import outside
 
 if TYPE_CHECKING:
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from pytest_trt.spec.shapes import Profile
 
 __all__ = ["Regressions", "load_regressions", "regressions_folder", "save_regression"]
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -53,12 +49,7 @@ def save_regression(folder: Path, feeds: Mapping[str, Array], label: str) -> Pat
         return known[0]
     path = folder / f"{re.sub(r'[^A-Za-z0-9._=+]+', '-', label).strip('-') or 'input'}-{digest}.npz"
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(feeds):
-            # Not np.savez: its keywords cannot be called "file", and its members carry the time of day.
-            member = io.BytesIO()
-            np.lib.format.write_array(member, np.ascontiguousarray(feeds[name]).reshape(feeds[name].shape))
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), member.getvalue(), zipfile.ZIP_DEFLATED)
+    write_npz(buffer, feeds, compress=True)
     unfinished = path.with_suffix(".tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -167,3 +167,12 @@ def test_a_plan_from_the_command_line_takes_the_place_of_building(trt, folder: P
     with lab_of(folder, engine=Path("net.plan"), trust=digest) as lab:
         case = case_of(lab)
         np.testing.assert_array_equal(lab.engine(case)[1].run({"x": np.full((1, 4), -1, np.float32)})["y"], 0)
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_graph_variant_of_what_has_no_graph_is_skipped(folder: Path):
+    with pytest.raises(UnsupportedError, match="no ONNX graph that --trt-graph=ort-basic could change"):
+        checked(folder, graph=("ort-basic",))
+    digest = plan_of(folder)
+    with pytest.raises(UnsupportedError, match="hand runs a finished plan, which --trt-graph=ort-basic cannot change"):
+        checked(folder, graph=("ort-basic",), trust=digest)

@@ -306,6 +306,16 @@ def test_too_new_an_opset_is_told_before_the_parser_may_die_of_it(trt, backend, 
         assert (told, hints) == ([], [])
 
 
+def test_a_build_that_fails_for_no_known_reason_has_the_opset_as_its_hint(trt, backend, monkeypatch):
+    newest = {"8": 17, "11": 25}.get(trt.__version__.split(".")[0])
+    trt.misbehave.add("no-plan")
+    monkeypatch.setattr(building, "_hint", lambda *_: None)
+    with pytest.raises(BuildError, match="cannot build") as caught:
+        backend.build(request_for(which=model_of_opset(26)))
+    assert (caught.value.hint or "").startswith("the model uses opset 26" if newest else "")
+    assert bool(caught.value.hint) == bool(newest)
+
+
 def test_a_known_opset_is_parsed_without_a_word(backend, monkeypatch):
     told, hints = [], []
     monkeypatch.setattr(building, "crash_hint", hints.append)

@@ -50,8 +50,8 @@ def bisected(backend, tmp_path: Path, capsys) -> Iterator[Any]:
         lab.close()
 
 
-# Values below fp16's normal range: TensorRT 8.6.0 makes zeros of those that ONNX Runtime rounds, so that the engine adds
-# an error of its own, and the search names the tensor (seen on an H200).
+# Values far below fp16's range. On an H200 TensorRT 8.6.0's tensor there differed from the typed model's by its whole
+# size, and the output became NaN or infinity: an error of the engine's own, which the search names.
 UNDERFLOW = next(fault for fault in PLANTS if fault.vanished)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import shutil
 import subprocess
@@ -233,7 +234,9 @@ def test_a_bug_in_the_diagnosis_does_not_hide_the_failure(
     def stumble(*given: Any, **named: Any) -> None:
         raise KeyError("gone")
 
-    monkeypatch.setattr(f"pytest_trt.lab.{broken}", stumble)
+    module, name = broken.split(".")
+    # By its module: pytester makes this package forget what an inner run was the first to import.
+    monkeypatch.setattr(importlib.import_module(f"pytest_trt.lab.{module}"), name, stumble)
 
     assert main(["compare", *ARGUMENTS, "--bundle=bundles"]) == 1
     out = capsys.readouterr().out

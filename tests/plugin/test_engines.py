@@ -105,6 +105,21 @@ def test_an_engine_out_of_the_cache_is_locked_and_judged_as_any(run: Run, projec
     warned.stdout.fnmatch_lines(["engines: 0 built in *, 1 from the cache"])
 
 
+@pytest.mark.parametrize("mode", ["warn", "fail"])
+def test_a_baseline_without_tactics_says_that_it_locks_nothing(run: Run, mode: str) -> None:
+    said = "tiny-fp32-b8-fake: the baseline holds no tactics: --trt-lock compared nothing; *--trt-update-baselines=all"
+    new = run(*ONE, *RECORD)
+    before = run(*ONE, f"--trt-lock={mode}", "--trt-fake=tactic=7")
+    written = run(*ONE, f"--trt-lock={mode}", "--trt-update-baselines=all", "--trt-reason=locked")
+    after = run(*ONE, f"--trt-lock={mode}")
+
+    for result in (new, before, written, after):
+        result.assert_outcomes(passed=3)
+    before.stdout.fnmatch_lines([said])
+    for result in (new, written, after):
+        result.stdout.no_fnmatch_line("*holds no tactics*")
+
+
 def test_tactics_stay_out_of_a_report_that_nobody_locks(run: Run, project: Path) -> None:
     run(*ONE, "--trt-report=report.json")
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from networks import model, node
 
 from pytest_trt.cli import main
 from pytest_trt.lab import Lab
+from pytest_trt.lab.samples import Samples
 from pytest_trt.settings import Settings
 from pytest_trt.spec.precision import Precision, Ranges, RecipeResult
 
@@ -250,11 +254,82 @@ def test_the_shell_goes_on_after_a_case_that_cannot_be_built(
     assert "the fake builder was told to fail" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "wrong", ["--group=0", "--limit=x", "--point=middle", "--seconds=0", "--stages=parsing", "--taps=none"]
-)
+@pytest.mark.parametrize("wrong", ["--group=0", "--limit=x", "--seconds=0", "--stages=parsing", "--taps=none"])
 def test_a_wrong_argument_is_a_usage_error(wrong: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["bisect", "models/tiny", wrong])
     assert caught.value.code == 2
     assert wrong.partition("=")[0] in capsys.readouterr().err
+
+
+@pytest.fixture
+def exponential(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Close in fp16 on its samples; e^12 overflows there."""
+    folder = project / "models" / "exponential"
+    folder.mkdir()
+    nodes = [node("Exp", ["x"], ["e"], name="exp"), node("Log", ["e"], ["y"], name="log")]
+    onnx.save(model(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}), folder / "model.onnx")
+    np.savez(folder / "inputs.npz", x=np.linspace(1, 2, 32, dtype=np.float32).reshape(8, 4))
+    (folder / "trt.toml").write_text(
+        '[inputs]\nfile = "inputs.npz"\n[profiles.b]\nx = { min = [1, 4], opt = [4, 4], max = [8, 4] }\n'
+    )
+    monkeypatch.chdir(project)
+    return folder
+
+
+def next_command(out: str) -> list[str]:
+    (line,) = [line for line in out.splitlines() if line.startswith("  next ")]
+    return shlex.split(line.partition("pytest-trt ")[2])
+
+
+@pytest.mark.parametrize("point", ["regression found", "random-1"])
+def test_what_is_suggested_looks_where_the_case_fails(
+    exponential: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    arguments = ["models/exponential", "--precision=fp16", "--backend=onnxruntime-cpu"]
+    if point == "random-1":
+        arguments.append("--shapes=1")
+        monkeypatch.setattr(Samples, "expected", at_random_points_times_12(Samples.expected))
+    else:
+        (exponential / "regressions").mkdir()
+        np.savez(exponential / "regressions" / "found.npz", x=np.full((1, 4), 12, np.float32))
+
+    assert main(["compare", *arguments]) == 1
+    command = next_command(capsys.readouterr().out)
+    assert f"--point={point}" in command
+    assert main(["bisect", *arguments]) == 0  # at opt it is close
+    capsys.readouterr()
+    assert main(command) == 1
+    out = capsys.readouterr().out
+    assert f" at {point}; relative" in out
+    assert 'exclude_nodes = [\n    "exp",\n' in out
+
+
+def at_random_points_times_12(expected: Callable[..., Any]) -> Callable[..., Any]:
+    def changed(lab: Lab, case: Any, shapes: Any, count: int | None) -> Any:
+        samples, outputs, source = expected(lab, case, shapes, count)
+        if shapes["x"][0] in (1, 4, 8):
+            return samples, outputs, source
+        fed = [replace(sample, feeds={"x": np.full(shapes["x"], 12, np.float32)}) for sample in samples]
+        return fed, [{"y": np.full(shapes["x"], 12, np.float32)} for _ in fed], source
+
+    return changed
+
+
+def test_a_point_that_does_not_exist_is_usage(exponential: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bisect", "models/exponential", "--backend=onnxruntime-cpu", "--point=mni"]) == 2
+    assert "has no point 'mni'\n  hint: did you mean 'min'?" in capsys.readouterr().err
+
+
+def test_what_is_to_be_reproduced_is_judged_in_the_same_way(
+    exponential: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["models/exponential", "--precision=fp16", "--backend=onnxruntime-cpu"]
+    arguments += ["--tolerance=rtol=1e-9,atol=1e-9", "--samples=1", "--explain-seconds=0"]
+
+    assert main(["compare", *arguments]) == 1
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("reproduce ")]
+    command = shlex.split(line.partition("pytest-trt ")[2])
+    assert {"--tolerance=rtol=1e-9,atol=1e-9", "--samples=1"} <= set(command) & set(next_command(out))
+    assert main(command) == 1

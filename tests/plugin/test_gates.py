@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +146,18 @@ def test_an_inconclusive_latency_warns_or_fails_as_asked(run: Run) -> None:
     failed.stdout.fnmatch_lines(["*cannot tell whether slower by 1.0%*"])
 
 
+@pytest.mark.parametrize(("selected", "comparisons"), [("latency", 2), ("latency and b1", 1)])
+def test_a_verdict_is_corrected_for_the_cases_that_the_run_measures(
+    run: Run, project: Path, selected: str, comparisons: int
+) -> None:
+    run("models", "--trt-update-baselines=new")
+
+    run("models", "-k", selected, "--trt-confirm=off", "--trt-report=report.json")
+
+    verdicts = [record["verdict"] for record in report(project).values()]
+    assert [verdict["comparisons"] for verdict in verdicts] == [comparisons] * comparisons  # type: ignore[index]
+
+
 def test_latency_off_collects_no_latency_items(run: Run) -> None:
     result = run("models", "--trt-latency=off")
 
@@ -174,6 +187,28 @@ def test_a_baseline_of_another_latency_mode_is_not_compared(run: Run, project: P
     run("models", *slow).assert_outcomes(failed=2, deselected=3)
 
 
+@pytest.mark.parametrize(
+    ("recorded", "was"), [((), "simulated"), (("--trt-latency=off",), "none")], ids=["another", "none"]
+)
+def test_a_latency_without_a_clock_to_be_held_against_is_stale(
+    run: Run, project: Path, recorded: tuple[str, ...], was: str
+) -> None:
+    run("models", *recorded, "--trt-update-baselines=new")
+    now = ("models", "--trt-latency-mode=isolated", "--trt-ab=off", "-k", "latency")
+    lenient = run(*now, "--trt-report=report.json")
+    strict = run(*now, "--trt-baseline=strict")
+    told = f"latency clock: {was} → simulated+isolated"
+
+    lenient.assert_outcomes(passed=2, deselected=3)
+    lenient.stdout.fnmatch_lines([f"baselines: 2 stale in their latency, which nothing gated ({told})"])
+    assert {r["baseline"]["state"] for r in report(project).values()} == {"stale"}
+    strict.assert_outcomes(failed=2, deselected=3)
+    strict.stdout.fnmatch_lines([f"*the baseline is stale ({told})", "accept *--trt-update-baselines=failed*"])
+
+    run(*now, "--trt-update-baselines=failed", "--trt-reason=another mode")
+    run(*now, "--trt-baseline=strict").assert_outcomes(passed=2, deselected=3)
+
+
 def test_a_latency_mode_has_baselines_and_commands_of_its_own(run: Run, project: Path) -> None:
     mode = ("models", "--trt-latency-mode=throughput", "--trt-streams=2", "-k", "latency")
     run(*mode, "--trt-update-baselines=new")
@@ -184,6 +219,18 @@ def test_a_latency_mode_has_baselines_and_commands_of_its_own(run: Run, project:
     for record in report(project).values():
         assert record["verdict"]["clock"] == "throughput+streams=2+simulated"
         assert {"ended", "half_width", "warm", "warmup_seconds"} == set(record["latency"]["course"][0])
+
+
+@pytest.mark.parametrize(("threshold", "slower"), [("3%", "1.04"), ("150%", "2.6")])
+def test_the_command_that_measures_again_has_the_same_threshold(
+    run: Run, project: Path, threshold: str, slower: str
+) -> None:
+    run("models", "--trt-profile=b8", "--trt-update-baselines=new")
+    asked = (f"--trt-threshold={threshold}", "--trt-ab=off", f"--trt-fake=latency={slower}")
+    failed = run("models", "--trt-profile=b8", *asked, "-k", "latency")
+    (line,) = (line for line in failed.stdout.lines if line.startswith("reproduce"))
+
+    run(*shlex.split(line)[2:]).assert_outcomes(failed=1, deselected=2)
 
 
 def test_a_latency_mode_that_the_backend_lacks_is_skipped(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -186,3 +187,21 @@ def test_a_source_of_inputs_that_fails_is_one_failed_item(run: Run, project: Pat
     result.assert_outcomes(failed=1, skipped=2)
     assert message in result.stdout.str()
     assert_no_python_shows(result)
+
+
+def test_an_error_that_nobody_foresaw_is_no_skip_in_the_report(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("of a library")
+
+    monkeypatch.setattr("pytest_trt.backends.fake.FakeBackend.load", broken)
+    result = run("models", "--trt-profile=b8", "--trt-report=report.json", backend="fake,onnxruntime-cpu")
+
+    result.assert_outcomes(passed=3, failed=2)
+    result.stdout.fnmatch_lines(
+        ["*KeyError: 'of a library'", " tiny-fp32-b8-fake * error", " tiny-fp32-b8 * - ERROR *ms*"]
+    )
+    record = json.loads((project / "report.json").read_text())["records"][0]
+    assert record["outcome"] == "error"
+    assert record["messages"]["accuracy"] == "KeyError: 'of a library'"

@@ -150,7 +150,10 @@ def test_reference_not_finite():
     found = one([math.nan, 1.0], [math.nan, 1.0], tolerance=DEFAULTS["int8"])
 
     assert found.summary == 'output "logits" has a reference that is itself NaN or infinite at 1 / 2 elements'
-    assert found.detail.splitlines()[1] == "  has a reference that is itself NaN or infinite at 1 / 2 elements"
+    assert found.detail.splitlines()[1:3] == [
+        "  has a reference that is itself NaN or infinite at 1 / 2 elements",
+        "  where that is meant: allow_nonfinite = true in [inputs] of trt.toml",
+    ]
 
 
 def test_names_shapes_and_dtypes():
@@ -259,3 +262,14 @@ def test_numbers_are_told_apart_from_their_limits():
 
 def test_only_none_is_0_percent_and_only_all_is_100():
     assert [percent(n, 100_000) for n in (0, 1, 460, 99_999, 100_000)] == ["0%", "<0.01%", "0.46%", ">99.99%", "100%"]
+
+
+def test_of_many_outputs_the_bad_ones_are_shown_first_and_the_others_counted() -> None:
+    expected = {f"o{i}": np.ones(2) for i in range(20)}
+    actual = {name: array + (i >= 5) for i, (name, array) in enumerate(expected.items())}
+
+    parts = compare(actual, expected, rtol=0, atol=0.5).detail.split("\n\n")
+
+    assert parts[0].startswith('output "o5"')
+    assert not any(part.startswith('output "o17"') for part in parts)
+    assert parts[-1] == "8 more outputs, 3 of them not close: o17, o18, o19"

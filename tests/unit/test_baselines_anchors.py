@@ -184,6 +184,18 @@ def test_the_first_recording_of_a_part_becomes_its_anchor(tmp_path: Path):
     assert (anchor["reason"], median(anchor), anchor["plan"]) == ("accuracy", 1.5, "cd" * 32)
 
 
+def test_the_first_latency_of_a_clock_becomes_its_anchor(tmp_path: Path):
+    for median_ms, clock in ((1.0, "sync"), (1.5, "graph"), (2.0, "graph")):
+        record = passed(median_ms=median_ms)
+        assert record.latency is not None
+        record.latency["clock"] = clock
+        BaselineStore(tmp_path).accept([record], reason=f"{median_ms} {clock}")
+    anchor = found(tmp_path).anchor
+
+    assert anchor is not None
+    assert (anchor["reason"], median(anchor), anchor["latency"]["clock"]) == ("1.0 sync", 1.5, "graph")
+
+
 def test_what_a_later_version_noted_is_kept(tmp_path: Path):
     BaselineStore(tmp_path).accept([passed()], reason="r")
     (file,) = BaselineStore(tmp_path).files()

@@ -58,8 +58,29 @@ def test_many_layers_leave_labels_out(tmp_path: Path) -> None:
     assert 0 < (tmp_path / "c.svg").read_text().count(">layer") <= 40
 
 
+@pytest.mark.parametrize("name", ["$y^{$", "日本", "a_b\\c"])
+@pytest.mark.filterwarnings("error")
+def test_names_are_text(tmp_path: Path, name: str) -> None:
+    draw_histogram([{name: np.array([1.0])}], [{name: np.array([2.0])}], tmp_path / "h.svg")
+    draw_curve({name: 1e-3}, None, tmp_path / "c.svg")
+
+    assert all(f">{name}" in (tmp_path / f"{kind}.svg").read_text() for kind in "hc")
+
+
+def test_many_outputs_have_panels_for_the_worst(tmp_path: Path) -> None:
+    expected = {f"o{i}": np.array([1.0]) for i in range(40)}
+    actual = {f"o{i}": np.array([1.0 + (i + 1) / 1e3]) for i in range(40)}
+
+    draw_histogram([actual], [expected], tmp_path / "h.svg")
+
+    drawn = (tmp_path / "h.svg").read_text()
+    assert drawn.count(": 1 elements, the greatest") == 12
+    assert "o39: 1 elements" in drawn
+    assert "o27: 1 elements" not in drawn
+
+
 def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="no output has finite elements"):
+    with pytest.raises(UsageError, match="no output of floats has finite elements"):
         draw_histogram([{"y": np.array([np.nan])}], [{"y": np.array([1.0])}], tmp_path / "h.svg")
     with pytest.raises(UsageError, match="no inner tensor differs"):
         draw_curve({"a": 0.0}, None, tmp_path / "c.svg")

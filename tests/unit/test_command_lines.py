@@ -286,10 +286,36 @@ def test_a_plan_without_weights_is_built_and_not_timed():
 
 
 def test_a_library_source_that_11_has_no_more_is_left_out():
-    line = trtexec(request(tactics=("+CUBLAS", "-JIT_CONVOLUTIONS")), V11)
+    asked = request(tactics=("+CUBLAS", "-JIT_CONVOLUTIONS", "-CUDNN"))
+    line, other = trtexec(asked, V11), polygraphy(asked, V11)
 
     assert "--tacticSources=-JIT_CONVOLUTIONS" in line.words
-    assert line.notes == ("trtexec 11.4 has no flag for tactics +CUBLAS",)
+    assert other.words[-2:] == ("--tactic-sources", "edge_mask_convolutions")
+    for tool, notes in (("trtexec 11.4", line.notes), ("polygraphy with TensorRT 11.4", other.notes)):
+        assert notes == (f"{tool} has no flag for tactics +CUBLAS", f"{tool} has no flag for tactics -CUDNN")
+    assert "--tactic-sources" not in polygraphy(request(tactics=("+CUBLAS",)), V11).words
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_an_error_on_a_timing_cache_miss_wants_the_timing_cache(tool):
+    asked, files = request(timing_cache_miss="error"), {"onnx": "m.onnx", "plan": "m.plan"}
+    (note,) = TOOLS[tool](asked, V10, **files).notes
+
+    flag = {"trtexec": "--timingCacheFile=FILE", "polygraphy": "--load-timing-cache FILE"}[tool]
+    assert note.startswith(f"timing_cache_miss=error: add {flag}")
+    assert TOOLS[tool](asked, V10, **files, timing_cache="t.cache").notes == ()
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_model_of_too_new_an_opset_is_noted(tool):
+    def notes(opset: int, version: tuple[int, ...]) -> tuple[str, ...]:
+        asked = request()
+        asked.model.proto.opset_import[0].version = opset
+        return TOOLS[tool](asked, version, onnx="m.onnx", plan="m.plan").notes
+
+    assert notes(17, V8) == notes(19, V10) == notes(25, V11) == ()
+    assert notes(19, V8)[0].startswith("the model uses opset 19; TensorRT 8.6 reads up to opset 17, and may leave out")
+    assert "reads up to opset 25" in notes(26, V11)[0]
 
 
 def test_implicit_calibration_brings_its_cache():

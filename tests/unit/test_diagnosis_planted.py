@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,19 @@ def test_a_typed_model_that_is_close_leads_on_to_the_engine(bisected: Bisected, 
     lines = bisection_lines(found, "int8")
     assert "the typed model is close with nothing excluded" in lines
     assert "the first tensor of the engine that diverges: 't4', made by mul_4 (Mul)" in lines
+
+
+def test_a_long_list_of_nodes_is_told_once(bisected: Bisected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fault = PLANTS[0]
+    found = bisected(plant(monkeypatch, tmp_path / "chain", fault, width=WIDTH, rows=ROWS), "onnxruntime-cpu", "fp16")
+    many = replace(found.culprits, nodes=found.culprits.nodes * 25)
+
+    lines = bisection_lines(replace(found, culprits=many), "fp16")
+
+    assert lines.count("  matmul_5 (MatMul)") == 20
+    assert "  and 5 more: the list below has all of them" in lines
+    assert lines[-1].count('"matmul_5"') == 25
+    assert not any("more: the list" in line for line in bisection_lines(found, "fp16"))
 
 
 def with_scales(request: Any, **scales: float) -> Any:
@@ -257,7 +271,8 @@ def test_the_sides_of_the_latency_are_without_and_with_the_exclusions(
         samples = [np.full((3, 50), 1.0 + side) for side in range(2)]
         return Interleaved(*samples, clock, [])
 
-    monkeypatch.setattr("pytest_trt.lab.exclusion_cost.take_turns", compare)
+    # By its module: pytester, in other tests, makes this package forget what an inner run was the first to import.
+    monkeypatch.setattr(importlib.import_module("pytest_trt.lab.exclusion_cost"), "take_turns", compare)
     folder = plant(monkeypatch, tmp_path / "chain", PLANTS[0], width=WIDTH, rows=ROWS)
     found = bisected(folder, "onnxruntime-cpu", "fp16", latency=True)
 

@@ -8,7 +8,7 @@ from networks import conv_net, run, weights
 
 from pytest_trt.backends import BuildOptions, BuildRequest, get_backend
 from pytest_trt.backends.fake import FakeBackend, FakeSession
-from pytest_trt.errors import BuildError, RunError, UsageError
+from pytest_trt.errors import BuildError, RunError, UnsupportedError, UsageError
 from pytest_trt.spec.model import Model
 from pytest_trt.spec.precision import PRECISIONS, Precision, apply_recipe, get_precision
 from pytest_trt.spec.precision.ranges import calibration_tensors
@@ -34,6 +34,16 @@ def session_of(faults: str | None = None, precision: str = "fp32") -> FakeSessio
 def medians(faults: str | None = None, precision: str = "fp32") -> float:
     session = session_of(faults, precision)
     return float(np.median(session.clock().time(session.launch, 500)))
+
+
+def test_an_operator_that_is_not_onnx_s_own_is_a_skip():
+    proto = conv_net()
+    proto.graph.node[0].domain = "com.example"
+    proto.opset_import.add(domain="com.example", version=1)
+    backend, request = FakeBackend(), BuildRequest(Model.from_proto(proto, "net"), get_precision("fp32"), PROFILE)
+
+    with pytest.raises(UnsupportedError, match=r"evaluator, which refuses: .*com\.example"):
+        backend.load(backend.build(request).plan, request)
 
 
 def test_it_is_always_there_and_says_that_it_is_simulated():

@@ -344,3 +344,33 @@ def test_the_shell_proposes_for_all_profiles_at_once(tmp_path: Path, capsys, mon
     assert "tiny fp16 on onnxruntime-cpu (simulated): 18 samples at b1, b8" in out
     assert out.count("[tolerance.fp16]") == 1
     assert "skipped: ONNX Runtime's CPU provider has no tf32" in out
+
+
+def test_what_is_looser_than_the_default_is_said(lab, tmp_path: Path):
+    with lab(precision=("int8",), backend=("fake",)) as one:
+        assert "looser" not in "\n".join(propose(one, [case_of(one)]).lines)
+    with lab(precision=("int8",), backend=("fake",), fake="error=0.9") as one:
+        told = "\n".join(propose(one, [case_of(one)]).lines)
+
+    assert "  looser than the default of int8: snr_db" in told
+    assert "pytest-trt bisect" in told
+
+
+def test_no_tolerance_is_proposed_for_nan_and_other_models_follow(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    write_model(tmp_path / "tiny")
+    write_model(tmp_path / "hot")
+    np.savez(
+        tmp_path / "hot" / "inputs.npz",
+        **{n: a * np.float32(1e6) for n, a in np.load(tmp_path / "hot" / "inputs.npz").items()},
+    )
+    monkeypatch.chdir(tmp_path)
+
+    code = main(["tolerances", "hot", "tiny", "--precision=fp16", "--backend=onnxruntime-cpu", "--cache-dir=cache"])
+    out = capsys.readouterr().out
+
+    assert code == 1
+    assert "FAILED hot[fp16" in out
+    assert "no tolerance allows that" in out
+    assert out.count("[tolerance.fp16]") == 1

@@ -173,7 +173,9 @@ def test_import_appends_a_run(cli: Cli, tmp_path: Path):
     times = [{"startComputeMs": 300.0 + n, "computeMs": 2.0, "latencyMs": 2.5} for n in range(5)]
     (tmp_path / "times.json").write_text(json.dumps(times))
 
-    assert "how it was timed" in cli("import", "times.json", "--name=net").err
+    unsaid = cli("import", "times.json", "--name=net")
+    assert "how it was timed" in unsaid.err
+    assert unsaid.code == USAGE  # 1 means slower
     ran = cli("import", "times.json", "--name=net", "--clock=graph", "--metric=latency")
 
     assert (ran.code, ran.out) == (PASS, "net: 2.5 ms, graph clock\n")

@@ -33,6 +33,7 @@ class InventedClock:
     side: str
     launch_ms: float
     name: str = "invented"
+    launches_a_sample: int = 1
     readings: int = 0
 
     def time(self, launch: Callable[[], None], count: int) -> NDArray[np.float64]:
@@ -41,7 +42,7 @@ class InventedClock:
         for _ in range(count):
             launch()
             times.append(self.launch_ms * self.machine.speed(self.machine.seconds))
-            self.machine.seconds += times[-1] / 1e3
+            self.machine.seconds += times[-1] / 1e3 * self.launches_a_sample
         return np.array(times)
 
     def conditions(self) -> dict[str, Any]:
@@ -101,6 +102,15 @@ def test_it_lasts_as_long_as_asked_and_no_shorter_than_needed():
     assert 0.4 + 0.1 + 2 * 1.0 <= quick.seconds < 3.2
     assert 300 < many.baseline_ms.shape[1] < 600
     assert few.baseline_ms.shape == (1, MIN_SAMPLES)
+
+
+def test_a_sample_of_many_launches_takes_as_long_as_all_of_them():
+    machine = Machine()
+    pair = [Timed(lambda: None, InventedClock(machine, side, 0.1, launches_a_sample=200)) for side in "AB"]
+    take(machine, [tuple(pair)])
+
+    assert {count for _, count in machine.turns} == {1}
+    assert machine.seconds < 1
 
 
 def test_a_turn_is_short_for_slow_launches_and_holds_several_quick_ones():

@@ -129,7 +129,8 @@ def test_a_wrong_value_that_another_source_hides_is_not_read():
         ("threshold", "-5%", "a share such as 5% or 0.05 is wanted"),
         ("threshold", "nan", "a share such as 5% or 0.05 is wanted"),
         ("threshold", "inf", "a share such as 5% or 0.05 is wanted"),
-        ("threshold", "5 percent", "could not convert"),
+        ("threshold", "5 percent", "a share such as 5% or 0.05 is wanted"),
+        ("threshold", "3", "that is 300 %; 3% or 0.03 is wanted"),
         ("cache_size", "-1", "units are KB, MB, GB, B"),
         ("cache_size", "-1GB", "units are KB, MB, GB, B"),
         ("cache_size", "20GiB", "units are KB, MB, GB, B"),
@@ -155,7 +156,6 @@ def test_values_that_are_refused(name: str, text: str, wanted: str):
         ("0.05", 0.05),
         ("0.5%", 0.005),
         ("200%", 2.0),
-        ("2", 2.0),
     ],
 )
 def test_shares(text: str, value: float):

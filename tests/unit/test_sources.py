@@ -111,6 +111,14 @@ def test_what_a_source_may_not_return(tmp_path: Path, written: str, error: type[
     assert type(caught.value) is error
 
 
+def test_a_callable_that_is_not_there_names_those_that_are(tmp_path: Path):
+    manifest = folder(tmp_path, '[model]\nsource = "build.py:elsewhere"\n', build="def build(): ...\nSIZE = 3\n")
+
+    with pytest.raises(ManifestError, match=r"build\.py has no callable 'elsewhere'") as caught:
+        obtain_model(manifest, MemoryStore())
+    assert caught.value.hint == "known: build"
+
+
 def test_data_files_are_part_of_the_key(tmp_path: Path):
     (tmp_path / "w.npz").write_bytes(b"1")
     manifest = folder(tmp_path, '[model]\nsource = "build.py:build"\nfiles = ["w.npz"]\n', build="")

@@ -189,7 +189,7 @@ def _failure(trt: Any, logger: Any, request: BuildRequest) -> BuildError:
     return BuildError(
         f"TensorRT {trt.__version__} cannot build {request.model.name!r} in {request.precision.name}, "
         f"profile {request.profile.name!r}:\n  {said or 'it gave no reason'}",
-        hint=_hint(trt, said.lower(), request),
+        hint=_hint(trt, said.lower(), request) or opset_remark(trt, request.model),
     )
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_trt.backends.tensorrt.opsets import opset_remark_for
+
 if TYPE_CHECKING:
     from pytest_trt.backends import BuildOptions, BuildRequest
     from pytest_trt.spec.model import TensorSpec
@@ -22,6 +24,8 @@ __all__ = [
     "Version",
     "add_builder_flags",
     "dynamic_inputs",
+    "known_tactics",
+    "note_opset",
     "strongly_typed",
     "type_flags",
 ]
@@ -30,6 +34,8 @@ Version = tuple[int, ...]
 
 # The first release that has something, and the first that has it no more.
 Releases = tuple[Version, Version | None]
+
+_GONE_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")  # from 11 on
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,12 @@ class Draft:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def release(self) -> str:
+        return ".".join(map(str, self.version[:2]))
+
+    @property
     def title(self) -> str:
-        release = ".".join(map(str, self.version[:2]))
-        return f"trtexec {release}" if self.tool == "trtexec" else f"{self.tool} with TensorRT {release}"
+        return f"trtexec {self.release}" if self.tool == "trtexec" else f"{self.tool} with TensorRT {self.release}"
 
     def has(self, flag: str) -> bool:
         first, gone = self.flags[flag]
@@ -88,6 +97,21 @@ class Draft:
 def dynamic_inputs(request: BuildRequest) -> list[TensorSpec]:
     """The inputs whose shapes a profile decides."""
     return [spec for spec in request.model.inputs if not all(isinstance(size, int) for size in spec.shape)]
+
+
+def note_opset(draft: Draft, request: BuildRequest) -> None:
+    """Note that the release does not read the model's opset."""
+    if remark := opset_remark_for(draft.version, draft.release, request.model):
+        draft.note(remark)
+
+
+def known_tactics(draft: Draft, options: BuildOptions) -> tuple[str, ...]:
+    """The tactic sources that are asked for and that the release has: a tool stops at the name of any other. Notes
+    those."""
+    unknown = [entry for entry in options.tactics if draft.version >= (11,) and entry[1:] in _GONE_TACTICS]
+    for entry in unknown:
+        draft.lacks(f"tactics {entry}")
+    return tuple(entry for entry in options.tactics if entry not in unknown)
 
 
 def strongly_typed(draft: Draft, request: BuildRequest) -> bool:

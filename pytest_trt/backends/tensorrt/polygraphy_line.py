@@ -11,6 +11,8 @@ from pytest_trt.backends.tensorrt.command_draft import (
     Version,
     add_builder_flags,
     dynamic_inputs,
+    known_tactics,
+    note_opset,
     strongly_typed,
     type_flags,
 )
@@ -100,6 +102,7 @@ def polygraphy_command(
     words = ["polygraphy", "convert", onnx, "--convert-to", "trt", "-o", plan]
     draft = Draft("polygraphy", version, FLAGS, words)
     options = request.options
+    note_opset(draft, request)
     _shapes(draft, request)
     _types(draft, request, calibration_cache)
     _pools(draft, options)
@@ -112,7 +115,9 @@ def polygraphy_command(
         draft.add("--load-timing-cache", timing_cache, asked="timing cache")
         draft.add("--save-timing-cache", timing_cache, asked="timing cache")
     if options.timing_cache_miss == "error":
-        draft.add("--error-on-timing-cache-miss", asked="timing_cache_miss=error")
+        added = draft.add("--error-on-timing-cache-miss", asked="timing_cache_miss=error")
+        if added and timing_cache is None:
+            draft.note("timing_cache_miss=error: add --load-timing-cache FILE, or nothing is found")
     if options.editable_timing_cache:
         draft.lacks("editable_timing_cache")
     add_builder_flags(draft, options, _BUILDER_FLAGS)
@@ -168,8 +173,8 @@ def _pools(draft: Draft, options: BuildOptions) -> None:
 def _search(draft: Draft, options: BuildOptions) -> None:
     if options.opt_level is not None:
         draft.add("--builder-optimization-level", options.opt_level, asked="opt_level")
-    if options.tactics:
-        draft.add("--tactic-sources", *_sources(draft.version, options.tactics), asked="tactics")
+    if tactics := known_tactics(draft, options):
+        draft.add("--tactic-sources", *_sources(draft.version, tactics), asked="tactics")
     if options.tiling is not None and (options.tiling != "none" or draft.has("--tiling-optimization-level")):
         draft.add("--tiling-optimization-level", options.tiling, asked="tiling")
     for name in ("max_tactics", "avg_timing"):

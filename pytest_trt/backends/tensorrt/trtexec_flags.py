@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 __all__ = [
     "BUILDER_FLAGS",
     "FLAGS",
-    "GONE_TACTICS",
     "HARDWARE",
     "IO_TYPES",
     "LAYOUTS",
@@ -62,7 +61,6 @@ FLAGS: dict[str, Releases] = {
     "--distributiveIndependence": ((10, 12), None),
 }  # fmt: skip
 
-GONE_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")  # from 11 on
 TILING = {"none": 0, "fast": 1, "moderate": 2, "full": 3}
 HARDWARE = {"none": "none", "ampere-plus": "ampere+", "same-capability": "sameComputeCapability"}
 TYPE_FLAGS = {"FP16": "--fp16", "BF16": "--bf16", "INT8": "--int8", "FP8": "--fp8", "INT4": "--int4"}

@@ -10,13 +10,14 @@ from pytest_trt.backends.tensorrt.command_draft import (
     Version,
     add_builder_flags,
     dynamic_inputs,
+    known_tactics,
+    note_opset,
     strongly_typed,
     type_flags,
 )
 from pytest_trt.backends.tensorrt.trtexec_flags import (
     BUILDER_FLAGS,
     FLAGS,
-    GONE_TACTICS,
     HARDWARE,
     IO_TYPES,
     LAYOUTS,
@@ -53,6 +54,7 @@ def trtexec_command(
     """
     draft = Draft("trtexec", version, FLAGS, ["trtexec", f"--onnx={onnx}", f"--saveEngine={plan}"])
     options = request.options
+    note_opset(draft, request)
     _profiles(draft, request)
     _types(draft, request, calibration_cache)
     _pools(draft, options)
@@ -160,12 +162,8 @@ def _number(value: float) -> str:
 def _search(draft: Draft, options: BuildOptions) -> None:
     if options.opt_level is not None:
         draft.add("--builderOptimizationLevel", options.opt_level, asked="opt_level")
-    # trtexec stops at the name of a source that it does not know.
-    unknown = [entry for entry in options.tactics if draft.version >= (11,) and entry[1:] in GONE_TACTICS]
-    for entry in unknown:
-        draft.lacks(f"tactics {entry}")
-    if len(unknown) < len(options.tactics):
-        draft.add("--tacticSources", *(t for t in options.tactics if t not in unknown), asked="tactics")
+    if tactics := known_tactics(draft, options):
+        draft.add("--tacticSources", *tactics, asked="tactics")
     if options.tiling is not None and (options.tiling != "none" or draft.has("--tilingOptimizationLevel")):
         draft.add("--tilingOptimizationLevel", TILING[options.tiling], asked="tiling")
     if options.max_tactics is not None:
@@ -204,7 +202,9 @@ def _timing_cache(draft: Draft, options: BuildOptions, file: str | None) -> None
     if file is not None:
         draft.add("--timingCacheFile", file, asked="timing cache")
     if options.timing_cache_miss == "error":
-        draft.add("--errorOnTimingCacheMiss", asked="timing_cache_miss=error")
+        added = draft.add("--errorOnTimingCacheMiss", asked="timing_cache_miss=error")
+        if added and file is None:
+            draft.note("timing_cache_miss=error: add --timingCacheFile=FILE with the timing cache, or nothing is found")
     if options.editable_timing_cache:
         draft.lacks("editable_timing_cache")
 

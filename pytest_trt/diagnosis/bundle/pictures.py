@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_curve", "draw_histogram", "relative_errors"]
 
 _BINS = 80
+_PANELS = 12  # of the outputs with the greatest errors
 _LABELS = 40  # more tensors than this are not legible below one axis
 _TINY = 1e-12  # below that an element counts as equal: it stands at the left end
 _LINE, _ENGINE = "#1f4e79", "#c0392b"
@@ -44,13 +46,15 @@ def draw_histogram(actual: Rows, expected: Rows, path: Path) -> None:
     matplotlib, and where there is nothing to draw."""
     errors = relative_errors(actual, expected)
     if not errors:
-        raise UsageError("no error histogram: no output has finite elements on both sides")
+        raise UsageError("no error histogram: no output of floats has finite elements on both sides")
+    worst = sorted(errors, key=lambda name: float(errors[name].max()), reverse=True)[:_PANELS]
+    errors = {name: error for name, error in errors.items() if name in worst}
     figure, axes = _figure(len(errors))
     edges = np.linspace(math.log10(_TINY), max(0.0, *(math.log10(max(e.max(), _TINY)) for e in errors.values())), _BINS)
     for axis, (name, error) in zip(axes, errors.items(), strict=True):
         axis.hist(np.log10(np.maximum(error, _TINY)), bins=edges, color=_LINE)
         axis.set_yscale("symlog")
-        axis.set_title(f"{name}: {error.size} elements, the greatest {error.max():.3g}", fontsize=9)
+        axis.set_title(f"{_text(name)}: {error.size} elements, the greatest {error.max():.3g}", fontsize=9)
         axis.set_ylabel("elements")
     axes[-1].set_xlabel("log10 of |actual - expected| / rms(expected)")
     _save(figure, path)
@@ -78,8 +82,13 @@ def draw_curve(layers: Mapping[str, float], divergence: Divergence | None, path:
     if points or tapped:
         axis.legend(fontsize=8)
     step = max(1, -(-len(names) // _LABELS))
-    axis.set_xticks(range(0, len(names), step), names[::step], rotation=70, ha="right", fontsize=6)
+    axis.set_xticks(range(0, len(names), step), list(map(_text, names[::step])), rotation=70, ha="right", fontsize=6)
     _save(figure, path)
+
+
+def _text(name: str) -> str:
+    """*name* as it is: between dollars there would be a formula."""
+    return name.replace("$", r"\$")
 
 
 def _figure(panels: int) -> tuple[Any, list[Any]]:
@@ -94,6 +103,7 @@ def _figure(panels: int) -> tuple[Any, list[Any]]:
 def _save(figure: Any, path: Path) -> None:
     from matplotlib import rc_context
 
-    # The same numbers give the same bytes.
-    with rc_context({"svg.hashsalt": "pytest-trt", "svg.fonttype": "none"}):
+    # The same numbers give the same bytes. A glyph that its font lacks is no reason for a warning: text stays text.
+    with rc_context({"svg.hashsalt": "pytest-trt", "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)

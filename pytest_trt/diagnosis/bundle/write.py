@@ -19,6 +19,7 @@ from pytest_trt.diagnosis.bundle.script import script
 from pytest_trt.diagnosis.bundle.toml import checks_of, manifest
 from pytest_trt.environment import version_of
 from pytest_trt.errors import InputsError, UsageError
+from pytest_trt.spec.npz import write_npz
 from pytest_trt.spec.precision.stored_ranges import write_ranges
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _write(
     notes = list(contents.notes)
     arrays = {"inputs": contents.feeds, "expected": contents.expected, "actual": contents.actual}
     for name, rows in arrays.items():
-        np.savez(folder / f"{name}.npz", **_stacked(rows, name))  # type: ignore[arg-type]  # its stub wants a flag first
+        write_npz(folder / f"{name}.npz", _stacked(rows, name))
     run = dict(contents.run)
     if contents.model is None or contents.typed is None:
         notes.append("no model: there is no ONNX graph")

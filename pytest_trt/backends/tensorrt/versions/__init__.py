@@ -171,9 +171,9 @@ def _lacks(trt: Any, precision: Precision, what: str) -> Support:
     return Support("unsupported", f"TensorRT {trt.__version__} cannot run {precision.name}: {what}{hint}")
 
 
-def newest_opset(trt: Any) -> int | None:
-    """The newest ONNX opset that the parser is documented to read; None where that is not known."""
-    return _NEWEST_OPSET.get(version(trt)[0])
+def newest_opset(release: tuple[int, ...]) -> int | None:
+    """The newest ONNX opset that the parser of *release* is documented to read; None where that is not known."""
+    return _NEWEST_OPSET.get(release[0])
 
 
 def node_of_error(error: Any, graph: onnx.GraphProto) -> tuple[str, str]:
