@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,9 @@ EXPECTED = {
     **dict.fromkeys(("node/gru_batchwise", "node/image_decoder_decode_png_rgb", "simple/gradient_of_add"), "refused"),
     **dict.fromkeys(("node/maxunpool_export_with_output_shape", "node/training_dropout"), "differs"),
 }
+# The last ONNX Runtime for Python 3.10 refuses this one; 1.31.1 takes it.
+if version("onnxruntime").startswith("1.23."):
+    EXPECTED["node/castlike_BFLOAT16_to_FLOAT"] = "refused"
 
 
 @pytest.fixture(scope="module")
