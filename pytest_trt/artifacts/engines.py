@@ -39,6 +39,10 @@ class StoredEngine:
     log: str = ""
     sha256: str = ""  # of the plan, where it is known already
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which does not share the mapped file that the plan may be."""
+        return {**self.__dict__, "plan": bytes(self.plan)}
+
     @cached_property
     def plan_digest(self) -> str:
         """The first 16 digits of the plan's own SHA-256: two builds of one key can give two plans."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from project import write_model
 from pytest_trt.artifacts import calibration
 from pytest_trt.artifacts.calibration import CalibrationOptions, obtain_ranges
 from pytest_trt.artifacts.directory import DirectoryStore
-from pytest_trt.artifacts.engines import engine_key, obtain_engine
+from pytest_trt.artifacts.engines import StoredEngine, engine_key, obtain_engine
 from pytest_trt.artifacts.key import Key
 from pytest_trt.artifacts.memory import MemoryStore
 from pytest_trt.artifacts.models import obtain_model, source_ingredients
@@ -580,3 +581,12 @@ def test_a_source_that_fails_is_an_error_and_keeps_nothing(
 
     assert type(caught.value) is error
     assert list(store.entries()) == []
+
+
+def test_an_engine_in_a_mapped_file_goes_to_another_process() -> None:
+    engine = StoredEngine(memoryview(b"plan"), {"layers": 3}, fresh=False, digest="d", sha256="5" * 64)
+
+    again = pickle.loads(pickle.dumps(engine))
+
+    assert again == engine
+    assert (again.plan, again.plan_digest) == (b"plan", "5" * 16)
