@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-OPTIONS = ("--trt-precision=fp32,fp16,int8", "--trt-duration=0.3", "--trt-warmup=0.1")
+# On a shared machine most latency verdicts stay open; each would be measured once more.
+OPTIONS = ("--trt-precision=fp32,fp16,int8", "--trt-duration=0.3", "--trt-warmup=0.1", "--trt-confirm=off")
 
 
 def main() -> int:
