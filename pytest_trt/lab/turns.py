@@ -76,7 +76,7 @@ def judge_turns(
     from pytest_trt.latency.priors import PRIORS
 
     # More loads say nothing about another build, nor about another process.
-    times = _TIMES if PRIORS[prior_of(clock)].loads and not rebuilt else _TIMES[:1]
+    times = _TIMES if PRIORS[prior_of(clock)].builds and not rebuilt else _TIMES[:1]
     looks = {loads_of(settings, clock) * each for each in times}
     verdicts: list[Verdict] = []
 
@@ -108,4 +108,5 @@ def loads_of(settings: Settings, clock: str) -> int:
     from pytest_trt.latency.modes import prior_of
     from pytest_trt.latency.priors import PRIORS
 
-    return settings.loads * (_ROUNDS_A_LOAD if PRIORS[prior_of(clock)].loads else 1)
+    # The clocks of a GPU; on a CPU no number of loads would be enough.
+    return settings.loads * (_ROUNDS_A_LOAD if PRIORS[prior_of(clock)].builds else 1)
