@@ -54,8 +54,9 @@ PRIORS: dict[str, Prior] = {
     # ONNX Runtime on a shared machine of 2 cores: most processes within 10 %, one in six 1.8 to 2.6 times slower. Eight
     # that agree are no sign that such a one does not come; among twenty there is one with 97 %. The slow ones came one
     # after another: it is the machine's neighbours, who stay.
-    # Loads: two sessions of one model, loaded anew three times in one process and interleaved, 12 models: their ratios
-    # differed by 15 % from load to load, which is 10 % a side. Three that agree are luck.
+    # Loads: 12 cases of a few small models, one engine beside itself, loaded anew three times in one process: in the
+    # median the ratios' standard deviation from load to load was 15 %, which is 10 % a side. Taken after one of them had
+    # turned red without a change, on one machine: three loads that agree are luck.
     "host": Prior(processes=0.5, pairs=0.007, loads=0.1, weight=20, lasting=True),
     # The fake backend invents its times: what it does not show is not there.
     "simulated": Prior(processes=0.0, pairs=0.0),
