@@ -55,7 +55,7 @@ PRIORS: dict[str, Prior] = {
     # that agree are no sign that such a one does not come; among twenty there is one with 97 %. The slow ones came one
     # after another: it is the machine's neighbours, who stay.
     # Loads: 12 cases of a few small models, one engine beside itself, loaded anew three times in one process: in the
-    # median the ratios' standard deviation from load to load was 15 %, which is 10 % a side. Taken after one of them had
+    # median the deviation of the ratios from load to load was 15 %, which is 10 % a side. Taken after one of them had
     # turned red without a change, on one machine: three loads that agree are luck.
     "host": Prior(processes=0.5, pairs=0.007, loads=0.1, weight=20, lasting=True),
     # The fake backend invents its times: what it does not show is not there.
