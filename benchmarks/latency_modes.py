@@ -13,6 +13,7 @@ ahead; seconds are the host's, with loading. ``--out`` is written after each ans
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import subprocess
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from event_loop import EventLoop
 from gpu_time import CountedLab
 
 from pytest_trt.backends.modes import MODES
+from pytest_trt.backends.queued_clock import QueuedClock, QueueDefaults
 from pytest_trt.errors import UnsupportedError
 from pytest_trt.lab import Lab
 from pytest_trt.lab.turns import judge_turns
@@ -73,6 +76,9 @@ def medians(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 def spread(given: argparse.Namespace) -> list[dict[str, Any]]:
     by_key: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    with Lab(settings(given), Path.cwd()) as lab:  # the process that builds an engine measures it in another state
+        for case in cases(lab, given):
+            lab.engine(case)
     for _ in range(given.processes):
         command = [sys.executable, __file__, *sys.argv[1:], "--child"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -93,6 +99,9 @@ def spread(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def agreement(given: argparse.Namespace) -> list[dict[str, Any]]:
+    from pytest_trt.backends.tensorrt.probe import import_tensorrt
+    from pytest_trt.backends.tensorrt.versions.trtexec import queue_defaults
+
     found = []
     with Lab(settings(given), Path.cwd()) as lab:
         for case in cases(lab, given):
@@ -101,49 +110,65 @@ def agreement(given: argparse.Namespace) -> list[dict[str, Any]]:
                 continue
             session = lab.engine(case)[1]
             session.stage(feeds(lab, case))
-            found.append({"case": case.id, **beside_bare_loop(session, given.seconds * 5)})
-            row = found[-1]
-            print(
-                f"agreement  {case.id:<24} {row['clock']}: {row['queued_ms']:.5f} ms, bare loop"
-                f" {row['bare_ms']:.5f} ms, {row['ratio'] - 1:+.3%} ({row['low'] - 1:+.3%} to {row['high'] - 1:+.3%}),"
-                f" enqueue {row['enqueue_ms']:.4f} ms",
-                flush=True,
-            )
+            default = queue_defaults(import_tensorrt())
+            for how in (default, replace(default, graph=not default.graph)):
+                found.append({"case": case.id, **beside_bare_loop(session, how, given.seconds * 5)})
+                row = found[-1]
+                print(
+                    f"agreement  {case.id:<24} {row['clock']}: enqueue {row['enqueue_ms']:.4f} ms, bare loop"
+                    f" {row['bare_ms']:.5f} ms",
+                    flush=True,
+                )
+                for name, side in row["beside"].items():
+                    print(
+                        f"           {'':<24} {name}: {side['ms']:.5f} ms, {side['ratio'] - 1:+.3%}"
+                        f" ({side['low'] - 1:+.3%} to {side['high'] - 1:+.3%})",
+                        flush=True,
+                    )
     return found
 
 
-def beside_bare_loop(session: Any, seconds: float) -> dict[str, Any]:
-    """The mode ``queued`` and a bare loop on what *session* has staged, in turns."""
-    from pytest_trt.backends.tensorrt.probe import import_tensorrt
-    from pytest_trt.backends.tensorrt.versions.trtexec import queue_defaults
+def beside_bare_loop(session: Any, how: QueueDefaults, seconds: float) -> dict[str, Any]:
+    """The mode ``queued`` and bare loops on what *session* has staged, in turns.
 
-    how = queue_defaults(import_tensorrt())
+    A second bare loop shows what the comparison can tell; one on the clock's own streams, what streams are worth.
+    """
     own = [binding for binding in session._bindings if not binding.on_host]
-    loop = EventLoop(
-        session._context.execute_async_v3,
-        [(b.device.pointer, b.host.pointer, b.nbytes) for b in own if b.is_input],
-        [(b.host.pointer, b.device.pointer, b.nbytes) for b in own if not b.is_input],
-        graph=how.graph,
-        transfers=how.transfers,
-        spin=how.spin,
-    )
-    clock = session.clock("queued")
-    sides = (lambda: loop.time(QUERIES)[:, 0], lambda: clock.time(session.launch, QUERIES))
-    taken: tuple[list[Any], list[Any]] = ([], [])
+    clock = QueuedClock(session._stream, session._best_clock(), how, session._upload_in, session._download_in)
+
+    def loop(*streams: Any) -> EventLoop:
+        return EventLoop(
+            session._context.execute_async_v3,
+            [(b.device.pointer, b.host.pointer, b.nbytes) for b in own if b.is_input],
+            [(b.host.pointer, b.device.pointer, b.nbytes) for b in own if not b.is_input],
+            graph=how.graph,
+            transfers=how.transfers,
+            spin=how.spin,
+            streams=streams,
+        )
+
+    loops = {"bare": loop(), "bare again": loop()}
+    loops["bare, the clock's streams"] = loop(clock._in.raw, clock._stream.raw, clock._out.raw)
+    sides = {name: functools.partial(lambda one: one.time(QUERIES)[:, 0], one) for name, one in loops.items()}
+    sides["queued"] = lambda: clock.time(session.launch, QUERIES)
+    taken: dict[str, list[Any]] = {name: [] for name in sides}
     try:
-        until = time.perf_counter() + seconds
-        while time.perf_counter() < until or len(taken[0]) < 8:
-            for index in (0, 1, 1, 0):
-                taken[index].append(sides[index]())
+        until = time.perf_counter() + seconds * len(sides) / 2
+        while time.perf_counter() < until or len(taken["bare"]) < 8:
+            for name in (*sides, *reversed(sides)):
+                taken[name].append(sides[name]())
     finally:
-        loop.close()
-    bare, ours = (np.concatenate(side[2:]) for side in taken)  # the first turns warm up
-    nothing = Prior(processes=0.0, pairs=0.0)
-    seen = decide(bare, ours, threshold=0.005, clock="graph", paired=True, prior=nothing)
-    row = {"clock": clock.name, "samples": bare.size, "ratio": seen.ratio, "low": seen.low, "high": seen.high}
-    row |= {"agrees": abs(seen.ratio - 1) < 0.005, "bare_ms": float(np.median(bare))}
-    row |= {"queued_ms": float(np.median(ours)), "enqueue_ms": float(np.median(clock.parts["enqueue_ms"]))}
-    return row
+        for one in loops.values():
+            one.close()
+        clock.close()
+    ms = {name: np.concatenate(turns[2:]) for name, turns in taken.items()}  # the first turns warm up
+    bare, beside, nothing = ms.pop("bare"), {}, Prior(processes=0.0, pairs=0.0)
+    for name, values in ms.items():
+        seen = decide(bare, values, threshold=0.005, clock="graph", paired=True, prior=nothing)
+        beside[name] = {"ms": float(np.median(values)), "ratio": seen.ratio, "low": seen.low, "high": seen.high}
+    row = {"clock": clock.name, "samples": bare.size, "agrees": abs(beside["queued"]["ratio"] - 1) < 0.005}
+    row |= {"bare_ms": float(np.median(bare)), "beside": beside}
+    return {**row, "enqueue_ms": float(np.median(clock.parts["enqueue_ms"]))}
 
 
 def unchanged(given: argparse.Namespace) -> list[dict[str, Any]]:

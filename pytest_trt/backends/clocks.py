@@ -135,9 +135,7 @@ class SyncClock(EventClock):
         ((start, end),) = self._events(1)
         times = np.empty(count, dtype=np.float64)
         for index in range(count):
-            self._stream.record(start)
-            launch()
-            self._stream.record(end)
+            self._stream.enclose(start, end, launch)
             self._stream.synchronize()
             times[index] = end.since(start)
         return times

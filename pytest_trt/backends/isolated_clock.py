@@ -71,10 +71,10 @@ class IsolatedClock(EventClock):
                 self._flushed.clear(stream)
             stream.synchronize()
             if self._hold is None:
-                self._enqueue(enqueue, start, end)
+                stream.enclose(start, end, enqueue)
             else:
                 with self._hold:
-                    self._enqueue(enqueue, start, end)
+                    stream.enclose(start, end, enqueue)
             stream.synchronize()
             if self._hold is None or not self._hold.expired:
                 return end.since(start)
@@ -82,11 +82,6 @@ class IsolatedClock(EventClock):
             f"{_ATTEMPTS} launches in a row were not enqueued while the stream was held",
             hint="the host is too busy, or the launch waits for the device: use --trt-latency-mode=graph",
         )
-
-    def _enqueue(self, enqueue: Callable[[], None], start: Event, end: Event) -> None:
-        self._stream.record(start)
-        enqueue()
-        self._stream.record(end)
 
     def _try_to_hold(self, launch: Callable[[], None]) -> None:
         """Hold the stream for one launch, and keep to it when that works."""

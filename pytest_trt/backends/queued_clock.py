@@ -10,7 +10,6 @@ one is waited for, the next is in the streams already::
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -124,11 +123,7 @@ class QueuedClock(EventClock):
         if transfers:
             self._copy(self._in, query.input, self._upload)
             compute.wait_for(query.input[1])
-        compute.record(query.compute[0])
-        started = time.perf_counter_ns()
-        enqueue()
-        query.enqueue_ms = (time.perf_counter_ns() - started) / 1e6
-        compute.record(query.compute[1])
+        query.enqueue_ms = compute.enclose(*query.compute, enqueue) / 1e6
         if transfers:
             self._out.wait_for(query.compute[1])
             self._copy(self._out, query.output, self._download)

@@ -12,7 +12,7 @@ import queueing_cuda
 from fake_cuda import cudaError_t
 from queueing_cuda import CALL_MS, COPY_IN_MS, COPY_OUT_MS, KERNEL_MS, QueueingCuda
 
-from pytest_trt.backends import queued_clock
+from pytest_trt.backends import cuda
 from pytest_trt.backends.clocks import GraphClock, SyncClock, pick_clock
 from pytest_trt.backends.cuda import DeviceBuffer, PinnedBuffer, Stream
 from pytest_trt.backends.hold import Hold
@@ -303,7 +303,7 @@ def queued(stream, base, copies, defaults):
 
 @pytest.fixture
 def simulated_host(device, monkeypatch):
-    monkeypatch.setattr(queued_clock.time, "perf_counter_ns", lambda: int(device.host_ms * 1e6))
+    monkeypatch.setattr(cuda.time, "perf_counter_ns", lambda: int(device.host_ms * 1e6))
 
 
 def test_the_parts_of_a_query(device, stream, graph, copies, launch, simulated_host):
@@ -325,6 +325,33 @@ def test_the_parts_of_a_query(device, stream, graph, copies, launch, simulated_h
         np.testing.assert_allclose(clock.parts[name], np.full(20, value), err_msg=name, rtol=1e-6)
     clock.close()
     clock.close()
+
+
+def test_only_the_work_is_enclosed(device, stream, monkeypatch):
+    made = []
+    check = cuda.check
+    monkeypatch.setattr(cuda, "check", lambda *given: (made.append("check"), check(*given))[1])
+    record = device.cudaEventRecord
+    monkeypatch.setattr(device, "cudaEventRecord", lambda *given: (made.append("record"), record(*given))[1])
+    start, end = cuda.Event(), cuda.Event()
+    made.clear()
+    stream.enclose(start, end, lambda: made.append("work"))
+
+    assert made == ["record", "work", "record", "check", "check"]
+    start.close()
+    end.close()
+
+
+@pytest.mark.parametrize("refused", [0, 1])
+def test_an_event_that_is_not_recorded_is_an_error(device, stream, monkeypatch, refused):
+    answers = [(cudaError_t.cudaSuccess,), (cudaError_t.cudaSuccess,)]
+    answers[refused] = (cudaError_t.cudaErrorInvalidValue,)
+    events = cuda.Event(), cuda.Event()
+    monkeypatch.setattr(device, "cudaEventRecord", lambda *_: answers.pop(0))
+    with pytest.raises(RunError, match="cudaEventRecord failed: cudaErrorInvalidValue"):
+        stream.enclose(*events, lambda: None)
+    for event in events:
+        event.close()
 
 
 def test_without_transfers_latency_is_gpu_compute(device, stream, graph, copies, launch):
