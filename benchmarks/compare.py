@@ -2,8 +2,10 @@
 
     python benchmarks/compare.py [N] [--data KIND] [--rounds R] [--skip NAME …]     default 50, noise, 7
 
-What is not installed is left out; where PyTorch lives in an environment of its own, run it there as well. All take
-turns, each twice in a row, and the second run counts: nobody pays for memory that the system took back in between.
+``measure`` is what a user gets: compiled code where the extra ``fast`` is installed and there are pairs enough, and
+NumPy otherwise, which has a row of its own. What is not installed is left out; where PyTorch lives in an environment of
+its own, run it there as well. All take turns, each twice in a row, and the second run counts: nobody pays for memory
+that the system took back in between, or for code that is loaded once.
 Printed are medians over the rounds: of the time, of each round's ratio, and of the processors' time, of all threads
 together, which suffers less from what else the machine does. It judges nothing: times belong to the machine that they
 were taken on.
@@ -31,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_trt.accuracy import DEFAULTS, compare, measure
+from pytest_trt.accuracy.compiled import float_pass
 from pytest_trt.accuracy.workers import available
 
 Floats = NDArray[np.float32]
@@ -61,6 +64,7 @@ def ours(actual: Floats, expected: Floats) -> dict[str, Callable[[], object]]:
     fp16 = DEFAULTS["fp16"]
     return {
         OURS: lambda: measure(actual, expected, rtol=RTOL, atol=ATOL),
+        "measure, by NumPy": lambda: measure(actual, expected, rtol=RTOL, atol=ATOL, compiled=False),
         "compare, fp16 default": lambda: compare({"x": actual}, {"x": expected}, tolerance=fp16),
     }
 
@@ -110,8 +114,8 @@ def warm_ms(action: Callable[[], object]) -> tuple[float, float]:
 
 
 def main(millions: float, kind: str, rounds: int, skip: list[str]) -> None:
-    print(f"{available()} processors")
     data = pairs(millions, kind)
+    print(f"{available()} processors; {OURS} is {float_pass(*data, None).__name__}")
     contenders = ours(*data)
     for library, (name, make) in THEIRS.items():
         if library in skip:

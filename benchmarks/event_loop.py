@@ -43,8 +43,9 @@ class EventLoop:
         flags = runtime.cudaStreamNonBlocking
         self._own = [] if streams else [ask(runtime.cudaStreamCreateWithFlags(flags)) for _ in range(3)]
         self._input, self._compute, self._output = streams or self._own
-        blocking = 0 if spin else runtime.cudaEventBlockingSync
-        self._events = [[ask(runtime.cudaEventCreateWithFlags(blocking)) for _ in range(6)] for _ in range(2)]
+        self._blocking = 0 if spin else runtime.cudaEventBlockingSync
+        self._events: list[list[Any]] = []
+        self._answers: list[tuple[Any, ...]] = []
         self._in, self._out, self._transfers = copies_in, copies_out, transfers
         self._enqueue = functools.partial(execute, native(self._compute))
         self._graph = self._captured() if graph else None
@@ -52,21 +53,27 @@ class EventLoop:
 
     def time(self, count: int) -> NDArray[np.float64]:
         """*count* queries behind one that is not counted; ms of GPU compute, copies in and out, shape (count, 3)."""
-        self._send(0)
-        rows = []
-        for number in range(1, count + 1):
-            self._send(number % 2)
-            rows.append(self._wait((number - 1) % 2))
-        rows.append(self._wait(count % 2))
-        return np.array(rows[1:], dtype=np.float64)
+        while len(self._events) < count + 1:
+            self._events.append([ask(self._cuda.cudaEventCreateWithFlags(self._blocking)) for _ in range(6)])
+        wait, last = self._cuda.cudaEventSynchronize, 5 if self._transfers else 3
+        # Where the host is slower than the device, each line in this loop is in the times: answers are read later.
+        for number in range(count + 1):
+            self._send(*self._events[number])
+            if number:
+                self._answers.append(wait(self._events[number - 1][last]))
+        self._answers.append(wait(self._events[count][last]))
+        while self._answers:
+            ask(self._answers.pop())
+        return np.array([self._read(*events) for events in self._events[1 : count + 1]], dtype=np.float64)
 
     def close(self) -> None:
         for stream in (self._input, self._compute, self._output):
             ask(self._cuda.cudaStreamSynchronize(stream))
         for stream in self._own:
             ask(self._cuda.cudaStreamDestroy(stream))
-        for event in self._events[0] + self._events[1]:
-            ask(self._cuda.cudaEventDestroy(event))
+        for events in self._events:
+            for event in events:
+                ask(self._cuda.cudaEventDestroy(event))
         if self._graph is not None:
             ask(self._cuda.cudaGraphExecDestroy(self._graph))
 
@@ -84,34 +91,29 @@ class EventLoop:
         ask(cuda.cudaGraphDestroy(graph))
         return found
 
-    def _send(self, slot: int) -> None:
-        cuda, (h2d, h2d_end, start, end, d2h, d2h_end) = self._cuda, self._events[slot]
+    def _send(self, h2d: Any, h2d_end: Any, start: Any, end: Any, d2h: Any, d2h_end: Any) -> None:
+        cuda, note, record = self._cuda, self._answers.append, self._cuda.cudaEventRecord
         if self._transfers:
-            ask(cuda.cudaEventRecord(h2d, self._input))
+            note(record(h2d, self._input))
             self._copy(self._in, cuda.cudaMemcpyKind.cudaMemcpyHostToDevice, self._input)
-            ask(cuda.cudaEventRecord(h2d_end, self._input))
-            ask(cuda.cudaStreamWaitEvent(self._compute, h2d_end, 0))
-        # Whatever Python does between these calls is in the time: after a sleep each line of it takes microseconds.
-        record, stream, work = cuda.cudaEventRecord, self._compute, self._work
-        began = record(start, stream)
-        work()
-        ended = record(end, stream)
-        ask(began)
-        ask(ended)
+            note(record(h2d_end, self._input))
+            note(cuda.cudaStreamWaitEvent(self._compute, h2d_end, 0))
+        note(record(start, self._compute))
+        self._work()
+        note(record(end, self._compute))
         if self._transfers:
-            ask(cuda.cudaStreamWaitEvent(self._output, end, 0))
-            ask(cuda.cudaEventRecord(d2h, self._output))
+            note(cuda.cudaStreamWaitEvent(self._output, end, 0))
+            note(record(d2h, self._output))
             self._copy(self._out, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost, self._output)
-            ask(cuda.cudaEventRecord(d2h_end, self._output))
+            note(record(d2h_end, self._output))
 
     def _copy(self, copies: Sequence[Copy], kind: Any, stream: Any) -> None:
         for target, source, nbytes in copies:
-            ask(self._cuda.cudaMemcpyAsync(target, source, nbytes, kind, stream))
+            self._answers.append(self._cuda.cudaMemcpyAsync(target, source, nbytes, kind, stream))
 
-    def _wait(self, slot: int) -> tuple[float, float, float]:
-        cuda, (h2d, h2d_end, start, end, d2h, d2h_end) = self._cuda, self._events[slot]
-        ask(cuda.cudaEventSynchronize(d2h_end if self._transfers else end))
-        gpu = ask(cuda.cudaEventElapsedTime(start, end))
+    def _read(self, h2d: Any, h2d_end: Any, start: Any, end: Any, d2h: Any, d2h_end: Any) -> tuple[float, float, float]:
+        elapsed = self._cuda.cudaEventElapsedTime
+        gpu = ask(elapsed(start, end))
         if not self._transfers:
             return gpu, 0.0, 0.0
-        return gpu, ask(cuda.cudaEventElapsedTime(h2d, h2d_end)), ask(cuda.cudaEventElapsedTime(d2h, d2h_end))
+        return gpu, ask(elapsed(h2d, h2d_end)), ask(elapsed(d2h, d2h_end))

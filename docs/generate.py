@@ -46,10 +46,8 @@ def option_table() -> str:
 
 
 def _default(name: str, value: object) -> str:
-    if value is None:
+    if value is None or value == ():
         return "-"
-    if name == "tactics":
-        return "`default`"
     if name.endswith("_size") and isinstance(value, int):
         return f"`{value // 10**9}GB`"
     from pytest_trt.settings import as_words
@@ -103,11 +101,13 @@ def flag_table() -> str:
         found = versions.support(trt, precision, (9, 0))
         if found.kind == "unsupported":
             return "skipped: " + found.reason.rpartition(":")[2].partition(";")[0].strip()
-        typed, known = versions.strongly_typed(trt), trt.BuilderFlag.__members__
+        # Calibration picks types itself: it is for weak typing, also where strong typing is the default.
+        calibrated = precision.calibrator is not None and versions.strongly_typed(trt)
+        typed, known = versions.strongly_typed(trt) and not calibrated, trt.BuilderFlag.__members__
         on = [n for n in precision.flags_on if n in known and not (typed and n in versions.TYPE_FLAGS)]
         off = [n for n in precision.flags_off if n in known]
         said = [f"{word} {', '.join(map(code, names))}" for word, names in (("sets", on), ("clears", off)) if names]
-        return "; ".join(said) or "no flag"
+        return ("weak: " if calibrated else "") + ("; ".join(said) or "no flag")
 
     merged: list[tuple[list[str], list[str]]] = []  # versions, their cells: neighbours with equal cells share a column
     for trt in sorted(_recorded(), key=versions.version):

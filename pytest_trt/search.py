@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt import strategies
-from pytest_trt.accuracy.comparison import Comparison, OutputComparison, compare
+from pytest_trt.accuracy.comparison import Comparison, compare
+from pytest_trt.accuracy.usage import used_tolerance
 from pytest_trt.errors import RunError, UsageError
 from pytest_trt.spec.inputs import InputSet
 from pytest_trt.spec.shapes import format_shape
@@ -23,12 +24,10 @@ if TYPE_CHECKING:
 
     Runner = Callable[[dict[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
-__all__ = ["RUNS_PER_EXAMPLE", "Worst", "search_worst", "used_tolerance"]
+__all__ = ["RUNS_PER_EXAMPLE", "Worst", "search_worst"]
 
 # Shrinking takes what it can get: with this, a search runs at most so many times as often as examples are asked for.
 RUNS_PER_EXAMPLE = 6
-# target() takes finite numbers only.
-_MOST = 1e9
 _SHOWN_VALUES = 6
 
 
@@ -105,12 +104,11 @@ def search_worst(
         worst = search.look(feeds)
         if worst is None:
             return
-        if worst.ok:
-            hypothesis.target(min(worst.error, _MOST), label="share of the tolerance")
-        elif worst.comparison is None:
+        if worst.comparison is None:
             raise _Refuses
-        else:
+        if not worst.ok:
             raise _Fails
+        strategies.target(worst.comparison)
 
     settings = hypothesis.settings(
         max_examples=examples,
@@ -181,29 +179,6 @@ class _Search:
             return Worst(feeds, math.inf, False, error.message, None, self._runs)
         comparison = compare(actual, expected, tolerance=self._tolerance, allow_nonfinite=True)
         return Worst(feeds, used_tolerance(comparison), comparison.ok, comparison.summary, comparison, self._runs)
-
-
-def used_tolerance(comparison: Comparison) -> float:
-    """The share of the tolerance that the worst output uses: 1 at the limit, more where it is not close."""
-    return max((_used(output) for output in comparison.outputs), default=0.0)
-
-
-def _used(output: OutputComparison) -> float:
-    metrics, limit = output.metrics, output.tolerance
-    if metrics is None or metrics.nonfinite_disagreements:
-        return math.inf
-    if metrics.exact:
-        return metrics.mismatched_share / limit.max_mismatched if limit.max_mismatched else float(metrics.mismatched)
-    shares = [0.0]
-    if metrics.max_excess is not None:
-        shares.append(metrics.max_excess.value)
-    elif metrics.max_abs is not None and metrics.max_abs.allowed:
-        shares.append(metrics.max_abs.value / metrics.max_abs.allowed)
-    if limit.cosine is not None and limit.cosine < 1:
-        shares.append((1 - metrics.cosine) / (1 - limit.cosine))
-    if limit.snr_db is not None:
-        shares.append(10 ** min((limit.snr_db - metrics.snr_db) / 20, 300))
-    return max(share for share in shares if not math.isnan(share))
 
 
 def _values(array: NDArray[Any]) -> str:

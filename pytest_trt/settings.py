@@ -16,9 +16,10 @@ from typing import Any
 
 from pytest_trt.build_settings import BuildSettings
 from pytest_trt.errors import UsageError, nearest
+from pytest_trt.latency_settings import LatencySettings
 from pytest_trt.option import ENV_PREFIX, Option, as_text, as_words
 from pytest_trt.option import option as _option
-from pytest_trt.option_values import choice, graphs, names, number, ratio, shape_points, size, switch, tactic_sets
+from pytest_trt.option_values import choice, graphs, names, number, shape_points, size, tactic_sets
 
 __all__ = ["ENV_PREFIX", "Option", "Settings", "as_text", "as_words", "options", "unknown_variables"]
 
@@ -26,24 +27,25 @@ _GROUPS = ("matrix", "accuracy", "latency", "baselines", "cache", "build", "repo
 
 
 @dataclass(frozen=True)
-class Settings(BuildSettings):
+class Settings(BuildSettings, LatencySettings):
     """All options, resolved. Help texts are lowercase sentences without a full stop that say what the value does."""
 
     precision: tuple[str, ...] | None = _option(
         None,
         names,
         "P[,P…]",
-        "precisions to test: fp32 tf32 fp16 bf16 int8 (default: the manifest's, else fp32)",
+        "precisions to test: fp32 tf32 fp16 bf16 int8 fp8 int4, int8-entropy2 and the like (default: the manifest's,"
+        " else fp32)",
         group="matrix",
     )
     profile: tuple[str, ...] | None = _option(
         None, names, "NAME[,NAME…]", "shape profiles to test (default: all of the manifest)", group="matrix"
     )
     tactics: tuple[tuple[str, ...], ...] = _option(
-        ((),),
+        (),
         tactic_sets,
         "±SOURCE[,…][;…]",
-        "tactic sources to add or take away; several sets are split by ';'",
+        "tactic sources to add or take away; several sets are split by ';' (default: the manifest's, else TensorRT's)",
         group="matrix",
     )
     backend: tuple[str, ...] | None = _option(
@@ -92,7 +94,8 @@ class Settings(BuildSettings):
         0,
         number(0, 10**6, int),
         "N",
-        "also try N drawn inputs per case, walk towards the worst one, and save what fails (needs hypothesis)",
+        "also try N drawn inputs per case in at most 6 N + 1 runs, walk towards the worst one, and save what fails"
+        " (needs hypothesis)",
         group="accuracy",
     )
     tolerance: str | None = _option(
@@ -122,72 +125,6 @@ class Settings(BuildSettings):
     explain_seconds: float = _option(
         60, number(0, 86400), "SECONDS", "begin no further stage of an explanation after this long", group="accuracy"
     )
-    latency: str = _option("on", choice("on", "off"), "on|off", "measure latency", group="latency")
-    threshold: float | None = _option(
-        None,
-        ratio,
-        "SHARE",
-        "slowdown against the baseline that is a regression (default: the manifest's, else 5%)",
-        group="latency",
-    )
-    latency_mode: str = _option(
-        "graph",
-        choice("graph", "queued", "isolated", "throughput"),
-        "graph|queued|isolated|throughput",
-        "how launches are timed: back to back, as trtexec does, each on an idle device, batches on N streams",
-        group="latency",
-    )
-    l2_flush: bool = _option(
-        False, switch, "on|off", "flush the device's L2 cache before each launch (isolated only)", group="latency"
-    )
-    warmup: float = _option(
-        0.2,
-        number(0, 600),
-        "SECONDS",
-        "warm up this long before sampling, and longer while durations still change",
-        group="latency",
-    )
-    duration: float = _option(
-        0.9, number(0.001, 3600), "SECONDS", "sample at most this long, over all loads together", group="latency"
-    )
-    interval: float = _option(
-        0.002,
-        ratio,
-        "SHARE",
-        "sample no longer when the median of a load is known to plus or minus this share (95 %)",
-        group="latency",
-    )
-    loads: int = _option(
-        3, number(1, 100, int), "N", "load the engine N times, since loads of one plan differ", group="latency"
-    )
-    inconclusive: str = _option(
-        "warn",
-        choice("warn", "fail"),
-        "warn|fail",
-        "what an inconclusive verdict, on latency or on a metric, does to the test",
-        group="latency",
-    )
-    ab: str = _option(
-        "on",
-        choice("on", "off"),
-        "on|off",
-        "let the baseline's engine, where it is at hand, and the present one take turns, and gate their ratio",
-        group="latency",
-    )
-    baseline_engine: Path | None = _option(
-        None,
-        Path,
-        "PLAN",
-        "judge against this engine (default: the one of the baseline, if the cache has it)",
-        group="latency",
-    )
-    confirm: str = _option(
-        "on",
-        choice("on", "off"),
-        "on|off",
-        "measure what is red or inconclusive once more, in a fresh process",
-        group="latency",
-    )
     baselines: Path | None = _option(
         None, Path, "DIR", "where baselines are kept (default: baselines/ in the root directory)", group="baselines"
     )
@@ -206,7 +143,7 @@ class Settings(BuildSettings):
         "report",
         choice("report", "strict"),
         "report|strict",
-        "whether missing, stale, renamed and orphaned baselines are only reported or fail",
+        "whether missing, stale, renamed, waived and orphaned baselines are only reported or fail",
         group="baselines",
     )
     cache_dir: Path | None = _option(
@@ -287,8 +224,7 @@ class Settings(BuildSettings):
             elif option.variable in environ:
                 values[option.name] = option.read(environ[option.variable], option.variable)
             elif ini.get(option.name):
-                value = option.read(ini[option.name], f"ini key {option.ini}")
-                values[option.name] = ini_root / value if isinstance(value, Path) else value
+                values[option.name] = _rooted(option.read(ini[option.name], f"ini key {option.ini}"), ini_root)
         settings = cls(**values)
         if settings.update_baselines in ("failed", "all", "anchor") and not (settings.reason or "").strip():
             raise UsageError(
@@ -300,6 +236,13 @@ class Settings(BuildSettings):
     def evolve(self, **changes: Any) -> Settings:
         """Return a copy with *changes* (a marker's arguments, say)."""
         return dataclasses.replace(self, **changes)
+
+
+def _rooted(value: Any, root: Path) -> Any:
+    """*value*; a path, or each of several, counted from *root*."""
+    if isinstance(value, tuple):
+        return tuple(_rooted(entry, root) for entry in value)
+    return root / value if isinstance(value, Path) else value
 
 
 def options() -> Iterator[Option]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import onnx
 import pytest
 from networks import model, node, weights
 
+from pytest_trt.backends import BuildRequest
+from pytest_trt.spec.model import Model
 from pytest_trt.spec.precision import Precision, Ranges, RecipeResult
 
 FLOAT16 = 10
@@ -80,6 +82,14 @@ def corrupt(proto: onnx.ModelProto, name: str, data_type: int | None = None) -> 
             tensor.CopyFrom(onnx.numpy_helper.from_array(value, name))
 
 
+def with_other_weight(request: BuildRequest, name: str) -> BuildRequest:
+    """*request* for a model whose weight *name* is corrupt: what a builder reads that takes one for another."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(request.model.proto)
+    corrupt(proto, name)
+    return replace(request, model=Model.from_proto(proto, request.model.name))
+
+
 def shrink_scale(proto: onnx.ModelProto, tensor: str) -> None:
     """The scale of the Q/DQ pair of *tensor* is ten times too small, where it has one."""
     for found in proto.graph.initializer:
@@ -143,8 +153,22 @@ class _Faulty:
         """Nothing is checked."""
 
 
+def break_recipes(monkeypatch: pytest.MonkeyPatch, harm: Callable[[onnx.ModelProto], None]) -> None:
+    """Let every recipe do *harm* to what it made."""
+    make = Precision.make_recipe
+    monkeypatch.setattr(Precision, "make_recipe", lambda self, **options: _Faulty(make(self, **options), harm))
+
+
+def corrupt_tiny(proto: onnx.ModelProto) -> None:
+    """In the model of ``project``, four rows of ``V`` get the wrong sign and size, where it is stored in float16."""
+    for tensor in proto.graph.initializer:
+        if tensor.name == "V" and tensor.data_type == FLOAT16:
+            value = np.array(onnx.numpy_helper.to_array(tensor))
+            value[:4] *= -4
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, "V"))
+
+
 def plant(monkeypatch: pytest.MonkeyPatch, folder: Path, fault: Plant, *, width: int, rows: int) -> Path:
     """Write the model of *fault* into *folder*, and let every recipe have its bug."""
-    make = Precision.make_recipe
-    monkeypatch.setattr(Precision, "make_recipe", lambda self, **options: _Faulty(make(self, **options), fault.harm))
+    break_recipes(monkeypatch, fault.harm)
     return write_chain(folder, fault.depth, width=width, rows=rows, factors=fault.factors)

@@ -5,30 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from project import write_model
+from shell import Cli, Ran, shell
 
 from pytest_trt import __version__, backends
 from pytest_trt.artifacts.directory import DirectoryStore
 from pytest_trt.backends import get_backend
-from pytest_trt.cli import main
 from pytest_trt.record import Record
 
 PASS, MISMATCH, USAGE, NOTHING, ENVIRONMENT = 0, 1, 2, 4, 5
 NEEDS_NO_TENSORRT = pytest.mark.skipif(get_backend("tensorrt").probe().ok, reason="TensorRT works here")
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -43,18 +32,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cli(project: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command and return its exit code and what it said; a traceback is never what it should say."""
-
-    def run(*arguments: str) -> Ran:
-        try:
-            code = main(arguments)
-        except SystemExit as exit:  # argparse's own way to end
-            code = exit.code if isinstance(exit.code, int) else MISMATCH
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        return Ran(code, said.out, said.err)
-
-    return run
+    return shell(capsys)
 
 
 # ---- doctor ----------------------------------------------------------------------------------------------------------
@@ -145,6 +123,22 @@ def test_compare_fails_with_where_and_how_to_go_on(cli: Cli) -> None:
         "reproduce    pytest-trt compare tiny --precision=fp32 --profile=b8 --backend=fake --seed=7 --fake=error=0.1\n"
         in ran.out
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "ignored"),
+    [
+        ("bisect", {"alpha": "0.1", "power": "0.9", "explain": "on", "explain-seconds": "9", "census": "fail"}),
+        ("tolerances", {"alpha": "0.1", "explain": "on", "census": "fail", "tolerance": "cosine=0.9", "shapes": "9"}),
+        ("build", {"alpha": "0.1", "explain": "on", "census": "fail", "tolerance": "rtol=1,atol=1", "samples": "3"}),
+    ],
+)
+def test_an_option_that_a_command_would_ignore_is_refused(cli: Cli, command: str, ignored: dict[str, str]) -> None:
+    for name, value in ignored.items():
+        ran = cli(command, "tiny", f"--{name}={value}")
+
+        assert ran.code == USAGE
+        assert f"unrecognized arguments: --{name}" in ran.err
 
 
 def test_compare_goes_on_after_a_broken_model(cli: Cli, project: Path) -> None:
@@ -576,6 +570,15 @@ def test_what_no_other_tool_can_build_is_skipped_aloud(cli: Cli, project: Path) 
     assert "# finished[fp32, b1, tensorrt]\n# skipped: it is a finished plan: trtexec --loadEngine=" in ran.out
     assert len([line for line in ran.out.splitlines() if line.startswith("trtexec ")]) == 2
     assert none.code == NOTHING
+
+
+def test_a_precision_that_a_model_cannot_have_leaves_the_other_lines(cli: Cli) -> None:
+    ran = cli("build", "tiny", "--precision=int4,fp32", "--as-trtexec=10.13")
+
+    assert ran.code == MISMATCH
+    assert "# tiny[int4, b1, tensorrt]\n# recipe int4: nothing to do in int4" in ran.out
+    assert all(line.startswith(("#", "trtexec ")) for line in ran.out.splitlines() if line)
+    assert len([line for line in ran.out.splitlines() if line.startswith("trtexec ")]) == 2
 
 
 @pytest.mark.parametrize("version", ["7.2", "8.5", "ten"])

@@ -4,52 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from networks import model, node, weights
 from project import MANIFEST, write_model
+from shell import Cli, shell
 
 from pytest_trt.backends import get_backend
-from pytest_trt.cli import main
 
 PASS, REGRESSION, USAGE, INCONCLUSIVE, NOTHING, ENVIRONMENT = range(6)
 RNG = np.random.default_rng(3)
 
 
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Gate = Callable[..., Ran]
-
-
 @pytest.fixture
-def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Gate:
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run ``pytest-trt gate`` in an empty folder, on the simulated backend unless told otherwise."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTEST_TRT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTEST_TRT_BACKEND", "fake")
     monkeypatch.setenv("PYTEST_TRT_DURATION", "0.03")
     monkeypatch.setenv("PYTEST_TRT_WARMUP", "0")
-
-    def run(*arguments: object) -> Ran:
-        capsys.readouterr()
-        try:
-            code = main(["gate", *map(str, arguments)])
-        except SystemExit as exit:  # argparse's own way to end
-            code = int(exit.code or 0)
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        return Ran(code, said.out, said.err)
-
-    return run
+    return shell(capsys, "gate")
 
 
 def durations(median_ms: float = 1.0, *, repeats: int = 3, spread: float = 0.002, count: int = 400) -> np.ndarray:
@@ -65,7 +44,7 @@ def saved(name: str, **arrays: Any) -> Path:
 
 
 @pytest.mark.parametrize(("factor", "code", "said"), [(1.0, PASS, "no slowdown"), (1.06, REGRESSION, "slower by more")])
-def test_samples_against_samples(gate: Gate, factor: float, code: int, said: str) -> None:
+def test_samples_against_samples(gate: Cli, factor: float, code: int, said: str) -> None:
     base, cand = saved("base.npz", net__graph=durations()), saved("cand.npz", net__graph=durations(factor))
 
     ran = gate(base, cand, "--threshold", "3%")
@@ -75,7 +54,7 @@ def test_samples_against_samples(gate: Gate, factor: float, code: int, said: str
     assert f"{said} " in ran.out
 
 
-def test_one_bad_case_makes_the_run_red_and_one_unclear_case_makes_it_unclear(gate: Gate) -> None:
+def test_one_bad_case_makes_the_run_red_and_one_unclear_case_makes_it_unclear(gate: Cli) -> None:
     base = saved("base.npz", a__graph=durations(), b__host=durations(), c__graph=durations())
     unclear = saved("unclear.npz", a__graph=durations(), b__host=durations(), c__graph=durations())
     red = saved("red.npz", a__graph=durations(), b__host=durations(), c__graph=durations(1.2))
@@ -94,7 +73,7 @@ def test_one_bad_case_makes_the_run_red_and_one_unclear_case_makes_it_unclear(ga
     assert {one["comparisons"] for one in found["verdicts"].values()} == {1, 2}  # red ones leave the others' number
 
 
-def test_a_clock_chooses_what_it_timed(gate: Gate) -> None:
+def test_a_clock_chooses_what_it_timed(gate: Cli) -> None:
     base = saved("base.npz", a__graph=durations(), b__host=durations())
     ran = gate(base, base, "--clock=graph")
 
@@ -103,7 +82,7 @@ def test_a_clock_chooses_what_it_timed(gate: Gate) -> None:
     assert gate(base, base, "--clock=sync").code == NOTHING
 
 
-def test_pairs_cancel_what_slows_both(gate: Gate) -> None:
+def test_pairs_cancel_what_slows_both(gate: Cli) -> None:
     drift = np.linspace(1, 3, 400)
     base, cand = saved("base.npz", x=durations() * drift), saved("cand.npz", x=durations(1.10) * drift)
 
@@ -112,7 +91,7 @@ def test_pairs_cancel_what_slows_both(gate: Gate) -> None:
     assert (alone.code, paired.code) == (INCONCLUSIVE, REGRESSION)
 
 
-def test_what_the_repeats_are_counts(gate: Gate) -> None:
+def test_what_the_repeats_are_counts(gate: Cli) -> None:
     base, cand = saved("base.npz", x=durations()), saved("cand.npz", x=durations(1.06))
 
     codes = [gate(base, cand, "--threshold=3%", "--clock=graph", f"--repeats={r}").code for r in ("processes", "loads")]
@@ -120,25 +99,41 @@ def test_what_the_repeats_are_counts(gate: Gate) -> None:
     assert codes == [REGRESSION, INCONCLUSIVE]
 
 
-def test_other_formats(gate: Gate) -> None:
-    def benchmark(name: str, factor: float) -> str:
-        data = list(durations(factor / 1e3, repeats=1)[0])
-        rows = [{"name": "b", "fullname": "t.py::b", "stats": {"data": data}, "extra_info": {"clock": "graph"}}]
-        Path(name).write_text(json.dumps({"benchmarks": rows}))
-        return name
+def benchmarks(name: str, clock: str, factor: float = 1.0) -> str:
+    """A file as pytest-benchmark writes it, with the clock that pytest-trt notes."""
+    data = list(durations(factor / 1e3, repeats=1)[0])
+    rows = [{"name": "b", "fullname": "t.py::b", "stats": {"data": data}, "extra_info": {"clock": clock}}]
+    Path(name).write_text(json.dumps({"benchmarks": rows}))
+    return name
 
+
+@pytest.mark.parametrize("clock", ["queued+graph", "queued+transfers+blocking", "isolated+graph+held", "throughput"])
+def test_the_clock_of_another_mode_has_the_prior_of_its_device(gate: Cli, clock: str) -> None:
+    base, same = benchmarks("a.json", clock), benchmarks("b.json", clock)
+    slower, other = benchmarks("c.json", clock, 1.2), benchmarks("d.json", "graph")
+
+    judged = gate(base, slower, "--json")
+
+    assert (judged.code, gate(base, same).code) == (REGRESSION, PASS)
+    assert json.loads(judged.out)["verdicts"]["t.py::b"]["clock"] == clock
+    refused = gate(base, other)
+    assert refused.code == USAGE
+    assert f"timed by graph and {clock}: such times do not compare" in refused.err
+
+
+def test_other_formats(gate: Cli) -> None:
     def trtexec(name: str, factor: float) -> str:
         Path(name).write_text(json.dumps([{"computeMs": one} for one in durations(factor, repeats=1)[0]]))
         return name
 
-    assert gate(benchmark("a.json", 1.0), benchmark("b.json", 1.2)).code == REGRESSION
+    assert gate(benchmarks("a.json", "graph"), benchmarks("b.json", "graph", 1.2)).code == REGRESSION
     assert gate(trtexec("c.json", 1.0), trtexec("d.json", 1.2)).code == REGRESSION
     # One series each: what they are called does not matter.
     assert "compute: " in gate(trtexec("c.json", 1.0), saved("e.npz", mine__sync=durations())).out
 
 
 @pytest.mark.parametrize(("name", "clock"), [("x", "sync"), ("arr_0", "sync"), ("x__graph", "graph")])
-def test_where_no_file_says_what_timed_it_that_is_said(gate: Gate, name: str, clock: str) -> None:
+def test_where_no_file_says_what_timed_it_that_is_said(gate: Cli, name: str, clock: str) -> None:
     """One that says it speaks for both."""
     base, cand = saved("old.npz", **{name: durations()}), saved("new.npz", other=durations(1.2))
 
@@ -154,6 +149,7 @@ def test_where_no_file_says_what_timed_it_that_is_said(gate: Gate, name: str, cl
     [
         (("base.npz", "none.npz"), "none.npz: cannot be read"),
         (("base.npz", "base.npz", "--threshold=0"), "--threshold: cannot use '0'"),
+        (("base.npz", "base.npz", "--threshold=5"), "--threshold: cannot use '5': that is 500 %; 5% or 0.05 is wanted"),
         (("base.npz", "sync.json"), "timed by graph and sync"),
         (("base.npz", "short.npz", "--paired"), "[400, 400, 400] and [10, 10, 10] samples by repeat are no pairs"),
         (("base.npz", "net.onnx"), "net.onnx is an engine or a model"),
@@ -167,7 +163,7 @@ def test_where_no_file_says_what_timed_it_that_is_said(gate: Gate, name: str, cl
         (("base.npz",), "the following arguments are required: CAND"),
     ],
 )
-def test_what_cannot_be_judged_is_said(gate: Gate, arguments: tuple[str, ...], said: str) -> None:
+def test_what_cannot_be_judged_is_said(gate: Cli, arguments: tuple[str, ...], said: str) -> None:
     saved("base.npz", x__graph=durations())
     saved("short.npz", x__graph=durations(count=10))
     Path("sync.json").write_text(json.dumps([{"computeMs": 1.0}] * 20))
@@ -178,7 +174,7 @@ def test_what_cannot_be_judged_is_said(gate: Gate, arguments: tuple[str, ...], s
     assert said in ran.err
 
 
-def test_nothing_in_common(gate: Gate) -> None:
+def test_nothing_in_common(gate: Cli) -> None:
     ran = gate(saved("a.npz", x__graph=durations(), y__graph=durations()), saved("b.npz", z__graph=durations()))
 
     assert ran.code == NOTHING
@@ -201,16 +197,16 @@ def deep(name: str, layers: int, width: int = 64, inputs: str = "x") -> Path:
     return Path(name)
 
 
-def test_a_model_against_itself(gate: Gate) -> None:
+def test_a_model_against_itself(gate: Cli) -> None:
     old = deep("old.onnx", 1)
 
     ran = gate("--ab", old, old, "--threshold=3%")
 
     assert ran.code == PASS
-    assert ran.out.startswith("pass         old-fp32-default-fake (synthetic inputs, ")
+    assert ran.out.startswith("pass         old-fp32-default-fake (simulated times, synthetic inputs, ")
 
 
-def test_json_of_two_engines(gate: Gate) -> None:
+def test_json_of_two_engines(gate: Cli) -> None:
     old = deep("old.onnx", 1)
     (one,) = json.loads(gate("--ab", old, old, "--json", "--loads=2").out)["verdicts"].values()
 
@@ -219,7 +215,7 @@ def test_json_of_two_engines(gate: Gate) -> None:
     assert one["samples"] > 10
 
 
-def test_a_larger_model_is_slower_on_a_real_clock(gate: Gate) -> None:
+def test_a_larger_model_is_slower_on_a_real_clock(gate: Cli) -> None:
     """A hundred times the work: whatever else this machine does, that shows."""
     old, new = deep("old.onnx", 1, 256), deep("new.onnx", 100, 256)
 
@@ -231,7 +227,7 @@ def test_a_larger_model_is_slower_on_a_real_clock(gate: Gate) -> None:
     assert "faster beyond noise" in back.out
 
 
-def test_two_models_of_one_name(gate: Gate) -> None:
+def test_two_models_of_one_name(gate: Cli) -> None:
     for folder in ("before", "after"):
         Path(folder).mkdir()
     old, new = deep("before/model.onnx", 1), deep("after/model.onnx", 1)
@@ -239,7 +235,7 @@ def test_two_models_of_one_name(gate: Gate) -> None:
     assert gate("--ab", old, new).code == PASS
 
 
-def test_a_manifest_gives_inputs_and_profiles(gate: Gate, tmp_path: Path) -> None:
+def test_a_manifest_gives_inputs_and_profiles(gate: Cli, tmp_path: Path) -> None:
     write_model(tmp_path / "tiny", MANIFEST)
     onnx.save(onnx.load("tiny/model.onnx"), "new.onnx")
 
@@ -248,18 +244,19 @@ def test_a_manifest_gives_inputs_and_profiles(gate: Gate, tmp_path: Path) -> Non
     assert ran.code == PASS
     assert [line.split()[1] for line in ran.out.splitlines()] == ["tiny-fp32-b8-fake", "tiny-fp16-b8-fake"]
     assert ["(simulated, " in line for line in ran.out.splitlines()] == [False, True]
+    assert all("simulated times, " in line for line in ran.out.splitlines())
     assert "synthetic" not in ran.out
     assert "corrected for 2 comparisons" in ran.out
 
 
-def test_models_of_other_inputs(gate: Gate) -> None:
+def test_models_of_other_inputs(gate: Cli) -> None:
     ran = gate("--ab", deep("old.onnx", 1), deep("new.onnx", 1, inputs="z"))
 
     assert ran.code == USAGE
     assert "do not take the same inputs: x float32[1, 64]; and z float32[1, 64]" in ran.err
 
 
-def test_a_precision_that_the_backend_lacks_is_not_judged(gate: Gate) -> None:
+def test_a_precision_that_the_backend_lacks_is_not_judged(gate: Cli) -> None:
     old = deep("old.onnx", 1)
 
     ran = gate("--ab", old, old, "--backend=onnxruntime-cpu", "--precision=tf32")
@@ -269,7 +266,7 @@ def test_a_precision_that_the_backend_lacks_is_not_judged(gate: Gate) -> None:
 
 
 @pytest.mark.skipif(get_backend("tensorrt").probe().ok, reason="TensorRT works here")
-def test_plans_need_tensorrt(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plans_need_tensorrt(gate: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_TRT_BACKEND")
     Path("net.plan").write_bytes(b"a plan")
 
@@ -278,7 +275,7 @@ def test_plans_need_tensorrt(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Non
     assert ran.code == ENVIRONMENT
 
 
-def test_a_plan_that_nobody_vouches_for_is_not_loaded(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_nobody_vouches_for_is_not_loaded(gate: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for its digest before any TensorRT reads it."""
     from pytest_trt.backends import Availability
     from pytest_trt.backends.tensorrt import TensorRTBackend

@@ -7,11 +7,12 @@ import ast
 import importlib.util
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from project import write_model
@@ -184,6 +185,33 @@ def test_the_comparison_from_python_runs() -> None:
     (example,) = (b for b in blocks("python") if "from pytest_trt import compare" in b.text)
 
     exec(compile(example.text, example.place, "exec"), {})
+
+
+@pytest.mark.parametrize("fault", [0, 9])
+def test_the_search_of_one_s_own_runs(
+    fault: int, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the engine as it is, and on one that is wrong for batches above 5: Hypothesis ends with the smallest one."""
+    from pytest_trt.backends.fake import FakeSession
+
+    (example,) = (b for b in blocks("python") if "strategies.target(" in b.text)
+    monkeypatch.setenv("PYTEST_TRT_CACHE_DIR", str(pytester.path / "cache"))
+    pytester.makeini("[pytest]\n")
+    shutil.copytree(ROOT / "models" / "digits", pytester.path / "models" / "digits")
+    pytester.makepyfile(test_own=example.text)
+    sound = FakeSession.run
+
+    def run(self: FakeSession, feeds: Any) -> Any:
+        return {n: array + fault * (feeds["image"].shape[0] > 5) for n, array in sound(self, feeds).items()}
+
+    monkeypatch.setattr(FakeSession, "run", run)
+    result = pytester.runpytest(
+        "test_own.py", "--trt-backend=fake", "-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-seed=1"
+    )
+
+    result.assert_outcomes(passed=int(not fault), failed=int(bool(fault)))
+    if fault:
+        result.stdout.fnmatch_lines(["*{'image': (6, 1, 8, 8)}*"])
 
 
 def commands(program: str) -> Iterator[tuple[str, list[str]]]:

@@ -22,9 +22,9 @@ ROOT = Path(pytest_trt.__file__).parent
 # Left may be imported by right, never the reverse; names of one row do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("",),  # pytest_trt/__init__.py: the version, and public names that are resolved on use
-    ("errors", "whole_file"),
+    ("counted", "errors", "whole_file"),
     ("option", "option_values"),
-    ("build_settings",),
+    ("build_settings", "latency_settings"),
     ("environment", "settings"),
     ("spec",),
     ("backends",),
@@ -80,6 +80,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "ruptures": ("history.change_points",),
     "hypothesis": ("strategies",),
     "scipy": ("accuracy.drop_test",),
+    "numba": ("accuracy.compiled",),
     "torch": ("artifacts.exporters",),
     "onnxslim": ("artifacts.graphs",),
 }
@@ -97,6 +98,7 @@ NEVER_AT_MODULE_LEVEL = (
     "matplotlib",
     "ruptures",
     "scipy",
+    "numba",
 )
 
 # What a run loads before any model is tested: no numpy at module level either.
@@ -104,6 +106,7 @@ LIGHT = (
     "errors",
     "option",
     "build_settings",
+    "latency_settings",
     "settings",
     "environment",
     "record",

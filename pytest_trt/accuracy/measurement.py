@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pytest_trt.accuracy.chunks import chunks, longest, segments
+from pytest_trt.accuracy.compiled import float_pass
 from pytest_trt.accuracy.integers import ExactPass
 from pytest_trt.accuracy.metrics import Metrics
 from pytest_trt.accuracy.passes import FloatPass
@@ -55,6 +56,7 @@ def measure(
     atol: float | None,
     atol_scale: float = 0.0,
     allow_nonfinite: bool = False,
+    compiled: bool | None = None,
 ) -> Metrics:
     """Measure *actual* against *expected*, arrays of one shape, in a single pass on all processors.
 
@@ -67,9 +69,13 @@ def measure(
     disagrees is mismatched. What agrees is mismatched too, unless *allow_nonfinite*: a reference that is
     not finite cannot vouch for anything. Such elements take no part in sums and extremes.
 
+    *compiled* does floating-point numbers by compiled code (extra ``fast``): None where the arrays are so large that it
+    is worth it and Numba is installed, True whatever their size, False never. The result is the same but for the
+    rounding of sums.
+
     Raises InputsError when the shapes differ, when one side is floating-point and the other is not, or when
-    a dtype cannot be compared; UsageError for a negative or half-given tolerance, and for an *atol_scale* times a
-    rms that float64 cannot hold.
+    a dtype cannot be compared; UsageError for a negative or half-given tolerance, for an *atol_scale* times a rms that
+    float64 cannot hold, and for ``compiled=True`` without Numba.
     """
     a, e = np.asarray(actual), np.asarray(expected)
     if a.shape != e.shape:
@@ -85,15 +91,15 @@ def measure(
     if not floating[0]:
         totals = _merged(_spread(lambda: ExactPass(a, e), ExactPass.over, starts))
         return totals.metrics(a, e, rtol=rtol, atol=atol, allow_nonfinite=allow_nonfinite, exact=True)
-    late = bool(atol_scale)
-    first = _spread(lambda: FloatPass(a, e, None if late else rtol, atol, allow_nonfinite), FloatPass.over, starts)
+    late, by = bool(atol_scale), float_pass(a, e, compiled)
+    first = _spread(lambda: by(a, e, None if late else rtol, atol, allow_nonfinite), FloatPass.over, starts)
     totals = _merged(first)
     if late and rtol is not None and atol is not None:
         limits = rtol, atol + atol_scale * _rms(totals.finite_expected_square, totals.finite_expected)
         atol = limits[1]
         _check_limit("atol with its share of rms(expected)", atol)
         again = [start for start, part in zip(starts, first, strict=True) if _doubtful(part, *limits)]
-        for part in _spread(lambda: FloatPass(a, e, *limits, allow_nonfinite), FloatPass.judged, again):
+        for part in _spread(lambda: by(a, e, *limits, allow_nonfinite), FloatPass.judged, again):
             totals.merge(part)
     return totals.metrics(a, e, rtol=rtol, atol=atol, allow_nonfinite=allow_nonfinite, exact=False)
 

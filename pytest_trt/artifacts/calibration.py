@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_trt.artifacts.key import Key
 from pytest_trt.artifacts.store import Store
 from pytest_trt.backends import Progress, silent
+from pytest_trt.counted import counted
 from pytest_trt.environment import version_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def obtain_ranges(
     )
 
     def build() -> dict[str, bytes]:
-        progress(f"calibrating {model.name}: {options.method}, {len(tensors)} tensors, {len(samples)} samples")
+        read = f"{counted(len(tensors), 'tensor')}, {counted(len(samples), 'sample')}"
+        progress(f"calibrating {model.name}: {options.method}, {read}")
         return {
             "ranges.json": json.dumps(_collect(model, tensors, samples, options), indent=1, sort_keys=True).encode()
         }

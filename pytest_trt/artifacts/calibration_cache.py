@@ -11,7 +11,6 @@ from pytest_trt.backends import Backend, BuildRequest
 from pytest_trt.errors import ArtifactError
 
 __all__ = [
-    "calibration_header",
     "calibration_scales",
     "load_calibration_cache",
     "same_cache",
@@ -55,12 +54,6 @@ def save_calibration_cache(store: Store, backend: Backend, request: BuildRequest
 def same_cache(one: bytes, other: bytes) -> bool:
     """Whether a calibration was reproduced: bit for bit, the header with the version included."""
     return one == other
-
-
-def calibration_header(blob: bytes) -> str:
-    """Return the first line, as in ``TRT-8600-EntropyCalibration2``: version and algorithm. The legacy algorithm writes
-    neither, but its two parameters. Raises ArtifactError."""
-    return _lines(blob)[0]
 
 
 def calibration_scales(blob: bytes) -> dict[str, float]:

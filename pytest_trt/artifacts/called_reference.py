@@ -11,6 +11,7 @@ from pytest_trt.artifacts.sources import call_reference, source_ingredients
 from pytest_trt.artifacts.store import Store
 from pytest_trt.artifacts.stored_outputs import pack, unpack
 from pytest_trt.backends import Progress, silent
+from pytest_trt.counted import counted
 from pytest_trt.errors import InputsError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def obtain_called_reference(
     key = Key.make("reference", {**source_ingredients(manifest, source), "inputs": samples_fingerprint})
 
     def build() -> dict[str, bytes]:
-        progress(f"reference: running {source} of {manifest.name}, {len(samples)} samples")
+        progress(f"reference: running {source} of {manifest.name}, {counted(len(samples), 'sample')}")
         found = list(call_reference(manifest, samples))
         for outputs in found:
             for name in sorted(wanted ^ set(outputs)):

@@ -19,6 +19,7 @@ from pytest_trt.artifacts.references import Reference
 from pytest_trt.artifacts.store import Store
 from pytest_trt.artifacts.stored_outputs import pack, unpack
 from pytest_trt.backends import Progress, silent
+from pytest_trt.counted import counted
 from pytest_trt.environment import version_of
 from pytest_trt.errors import UnsupportedError
 from pytest_trt.spec.nodes import title
@@ -64,7 +65,7 @@ def obtain_float64_reference(
     )
 
     def build() -> dict[str, bytes]:
-        progress(f"reference: evaluating {model.name} in float64 (onnx.reference), {len(samples)} samples")
+        progress(f"reference: evaluating {model.name} in float64 (onnx.reference), {counted(len(samples), 'sample')}")
         evaluate = _Evaluation(model)
         return pack(evaluate(sample.feeds) for sample in samples)
 

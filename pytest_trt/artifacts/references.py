@@ -10,6 +10,7 @@ from pytest_trt.artifacts.key import Key
 from pytest_trt.artifacts.store import Store
 from pytest_trt.artifacts.stored_outputs import pack, unpack
 from pytest_trt.backends import Progress, silent
+from pytest_trt.counted import counted
 from pytest_trt.environment import version_of
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def obtain_reference(
     def build() -> dict[str, bytes]:
         from pytest_trt.backends.onnxruntime import GraphRunner
 
-        progress(f"reference: running {model.name} in onnxruntime, float32, {len(samples)} samples")
+        progress(f"reference: running {model.name} in onnxruntime, float32, {counted(len(samples), 'sample')}")
         runner = GraphRunner(model)
         return pack(runner.run(sample.feeds) for sample in samples)
 

@@ -253,7 +253,8 @@ def refuse_build_options(backend: str, options: BuildOptions) -> None:
         flag = f"--trt-{name.replace('_', '-')}"
         raise UsageError(
             f"{flag} is TensorRT's; {backend} has nothing like it",
-            hint=f"leave {flag} out, or add --trt-backend=tensorrt",
+            hint=f"leave {flag} out, or test with --trt-backend=tensorrt alone; a manifest's [build] and a marker give"
+            " it to the backends that have it",
         )
 
 

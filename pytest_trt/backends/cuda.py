@@ -8,6 +8,7 @@ later, 13 included.
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import time
 import weakref
@@ -27,6 +28,7 @@ __all__ = [
     "DeviceBuffer",
     "Event",
     "Graph",
+    "NotedStream",
     "PinnedBuffer",
     "Stream",
     "check",
@@ -151,7 +153,7 @@ class Stream:
             self._runtime.cudaStreamSynchronize(self.raw)
 
     def record(self, event: Event) -> None:
-        check(self._runtime.cudaEventRecord(event.raw, self.raw), "cudaEventRecord")
+        self._do("cudaEventRecord", event.raw, self.raw)
 
     def enclose(self, start: Event, end: Event, enqueue: Callable[[], None]) -> int:
         """Record *start*, let *enqueue* put its work here, record *end*; return the host's ns for *enqueue*.
@@ -171,7 +173,7 @@ class Stream:
 
     def wait_for(self, event: Event) -> None:
         """Let what is enqueued from here on begin when *event*, recorded in another stream, is reached."""
-        check(self._runtime.cudaStreamWaitEvent(self.raw, event.raw, 0), "cudaStreamWaitEvent")
+        self._do("cudaStreamWaitEvent", self.raw, event.raw, 0)
 
     def upload(self, target: DeviceBuffer, source: PinnedBuffer, nbytes: int) -> None:
         """Enqueue a copy of *nbytes* from the host to the device."""
@@ -187,7 +189,10 @@ class Stream:
 
     def _copy(self, target: int, source: int, nbytes: int, kind: Any) -> None:
         if nbytes:
-            check(self._runtime.cudaMemcpyAsync(target, source, nbytes, kind, self.raw), "cudaMemcpyAsync")
+            self._do("cudaMemcpyAsync", target, source, nbytes, kind, self.raw)
+
+    def _do(self, call: str, *arguments: Any) -> None:
+        check(getattr(self._runtime, call)(*arguments), call)
 
     def capture(self, launch: Callable[[], None]) -> Graph:
         """Record what *launch* enqueues here into a graph, without running it.
@@ -218,6 +223,20 @@ class Stream:
         if self.raw is not None:
             self._runtime.cudaStreamDestroy(self.raw)
             self.raw = None
+
+
+class NotedStream(Stream):
+    """Notes what is to be enqueued in *stream*: records, waits and copies become *calls*, which answer as CUDA does.
+
+    They can be made again and again, with nothing of ours between them.
+    """
+
+    def __init__(self, stream: Stream, calls: list[functools.partial[tuple[Any, ...]]]) -> None:
+        self._runtime, self.raw, self.handle = stream._runtime, stream.raw, stream.handle
+        self._calls = calls
+
+    def _do(self, call: str, *arguments: Any) -> None:
+        self._calls.append(functools.partial(getattr(self._runtime, call), *arguments))
 
 
 class _Buffer:

@@ -1,15 +1,8 @@
 """A simulated backend: exact results by ONNX's reference evaluator, deterministic latency, and faults on demand.
 
 It lets every gate, report and option be tested without a GPU, here and in the CI of those who use the
-plugin. Everything it prints says ``simulated``. Faults: ``error`` (relative error added to every float
-output), ``latency`` (factor on every sample of engines built so), ``noise`` (relative spread of samples), ``fp32`` (1:
-the build silently ignores the precision), ``build`` (1: the build fails), ``hang`` (seconds that the build takes
-longer), ``crash`` (1: the build dies of SIGSEGV, in a process of its own), ``log`` (1: the builder logs),
-``reformats`` (so many layers that only move data), ``tactic`` (another number: other tactics), ``lottery`` (1: each
-build is another plan, with another latency), ``unstable`` (so many last bits from run to run), ``race`` (1: outputs of
-several contexts differ), ``fusion`` (relative error of what node number ``at``, the last one by default, makes; not at
-optimization level 0), ``shy`` (1: that error vanishes where its tensor is marked as an output), ``debug`` (1: inner
-tensors can be looked at without that).
+plugin. Everything it prints says ``simulated``. ``faults`` says what can be injected, ``simulated_clock`` what its
+durations are.
 """
 
 from __future__ import annotations
@@ -20,7 +13,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -28,37 +20,19 @@ import numpy as np
 
 from pytest_trt.backends import Availability, BuildOptions, BuildRequest, Built, Progress, Support, silent
 from pytest_trt.backends.build_child import inside_build_child, log_line
+from pytest_trt.backends.faults import parse_faults
 from pytest_trt.backends.modes import MODES, check_mode
+from pytest_trt.backends.simulated_clock import SimulatedClock
 from pytest_trt.backends.throughput_clock import ThroughputClock
-from pytest_trt.errors import BuildError, RunError, UnsupportedError, UsageError, nearest
+from pytest_trt.errors import BuildError, RunError, UnsupportedError
 
 if TYPE_CHECKING:
-    from pytest_trt.backends import Feeds, Milliseconds, Outputs, Plan
+    from pytest_trt.backends import Feeds, Outputs, Plan
     from pytest_trt.spec.model import Model
     from pytest_trt.spec.precision import Precision
 
-__all__ = ["FakeBackend", "FakeSession", "SimulatedClock"]
+__all__ = ["FakeBackend", "FakeSession"]
 
-_FAULTS = {
-    "error": 0.0,
-    "latency": 1.0,
-    "noise": 0.002,
-    "fp32": 0.0,
-    "build": 0.0,
-    "hang": 0.0,
-    "crash": 0.0,
-    "log": 0.0,
-    "reformats": 0.0,
-    "tactic": 0.0,
-    "lottery": 0.0,
-    "unstable": 0.0,
-    "race": 0.0,
-    "fusion": 0.0,
-    "at": -1.0,
-    "shy": 0.0,
-    "debug": 0.0,
-}
-_LONGEST_HANG_S = 86400.0
 _TICKETS = itertools.count(1)
 
 
@@ -69,20 +43,8 @@ class FakeBackend:
 
     def __init__(self, injected: str | None = None) -> None:
         self.arguments = (injected,) if injected else ()
-        self.faults = dict(_FAULTS)
+        self.faults = parse_faults(injected)
         self._loads = 0
-        for part in (injected or "").split(","):
-            if not part.strip():
-                continue
-            name, _, value = part.strip().partition("=")
-            if name not in _FAULTS:
-                raise UsageError(f"--trt-fake: unknown fault {name!r}", hint=nearest(name, _FAULTS))
-            try:
-                self.faults[name] = float(value)
-            except ValueError as error:
-                raise UsageError(f"--trt-fake: {name}={value!r} is not a number") from error
-        if not 0 <= self.faults["hang"] <= _LONGEST_HANG_S:
-            raise UsageError(f"--trt-fake: hang={self.faults['hang']:g} is not within 0 and {_LONGEST_HANG_S:g} s")
 
     def probe(self) -> Availability:
         return Availability(True, versions={"fake": "1"})
@@ -281,23 +243,3 @@ class FakeSession:
 
     def close(self) -> None:
         self._evaluator = None
-
-
-class SimulatedClock:
-    """Invented durations: between 0.5 and 2 ms by the plan's digest, log-normal noise, times the injected factor. The
-    noise is another one in each *load* of a backend, and the same in every run."""
-
-    name = "simulated"
-
-    def __init__(self, seed: int, factor: float, noise: float, load: int = 1) -> None:
-        self._base_ms = 0.5 * 4.0 ** float(np.random.default_rng(seed).random()) * factor
-        self._rng = np.random.default_rng([seed, load])
-        self._noise = noise
-
-    def time(self, launch: Callable[[], None], count: int) -> Milliseconds:
-        launch()
-        samples: Milliseconds = self._base_ms * np.exp(self._noise * self._rng.standard_normal(count))
-        return samples
-
-    def conditions(self) -> dict[str, Any]:
-        return {"simulated": True}

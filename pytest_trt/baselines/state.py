@@ -87,12 +87,15 @@ class Match:
 
 def complaint(baseline: Mapping[str, Any] | None, *, strict: bool) -> tuple[str, str] | None:
     """Why a record's ``baseline`` section fails its case, and what to do; None where it does not. A waiver that has
-    expired always does, the other states in a *strict* run."""
+    expired always does, the other states, a waiver that holds among them, in a *strict* run."""
     found = baseline or {}
     state, waiver = found.get("state", ""), found.get("waiver") or {}
+    who = f"{waiver.get('owner')}: {waiver.get('reason')}"
     if state == "expired":
-        who = f"{waiver.get('owner')}: {waiver.get('reason')}"
         return f"the waiver expired on {waiver.get('expires')} ({who})", "renew      or delete it in waivers.toml"
+    if strict and state == "waived":
+        remedy = "end it in waivers.toml, or run with --trt-baseline=report, where it holds"
+        return f"the baseline is waived until {waiver.get('expires')} ({who})", f"waiver       {remedy}"
     if not strict or state not in _REMEDIES:
         return None
     said = "; ".join(found.get("differences", ()))

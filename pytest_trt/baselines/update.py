@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytest_trt.baselines.entries import environment_of, fingerprint_of
 from pytest_trt.baselines.repeatability import outputs_that_differ, unsteady_latency
-from pytest_trt.baselines.state import Match
+from pytest_trt.baselines.state import Match, complaint
 from pytest_trt.baselines.store import BaselineStore
 from pytest_trt.errors import UsageError
 from pytest_trt.record import Record
@@ -66,7 +66,14 @@ def _writes(mode: str, record: Record, match: Match) -> bool:
         return state == "renamed"
     if mode in ("all", "anchor") or state == "missing":
         return True
-    return mode == "failed" and (state == "stale" or (state == "current" and record.outcome == "failed"))
+    return mode == "failed" and (state == "stale" or (state == "current" and _worse(record)))
+
+
+def _worse(record: Record) -> bool:
+    """Whether *record* failed by its values: that a waiver covers it, or has ended, does not make it worse."""
+    said = complaint(record.baseline, strict=True)
+    failed = [part for part, outcome in record.outcomes.items() if outcome == "failed"]
+    return record.outcome == "failed" and not (said and all(record.messages.get(part) == said[0] for part in failed))
 
 
 def update(store: BaselineStore, records: Sequence[Record], mode: str, reason: str | None) -> list[str]:

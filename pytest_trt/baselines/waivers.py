@@ -114,4 +114,4 @@ def _limit(where: str, row: Mapping[str, Any]) -> float | None:
     try:
         return ratio(str(row["at_most"]))
     except ValueError as error:
-        raise BaselineError(f"{where}: at_most must be a share above 0", hint='"10%" or 0.1') from error
+        raise BaselineError(f"{where}: at_most must be a share: {error}", hint='"10%" or 0.1') from error

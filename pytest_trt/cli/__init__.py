@@ -94,13 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     building, caching = _options_of("matrix", "accuracy", "build", "cache") - items, _options_of("cache")
     bundling = {"bundle", "bundle_size"}
     comparing = building | bundling | {"baselines", "report"}
-    # All inputs, at opt, one engine; nothing is judged.
-    proposing = building - {"shapes", "tolerance", "alpha", "power"}
+    # What judges a case, and explains a failure by itself: a command that does neither would ignore these.
+    judging = {"alpha", "power", "explain", "explain_seconds", "census"}
+    # All inputs, at opt, one engine; nothing is held to a tolerance.
+    proposing = building - judging - {"shapes", "tolerance"}
     command("doctor", doctor, caching)
-    build.add_arguments(command("build", build, building, matrix=True))
+    build.add_arguments(command("build", build, building - judging - {"samples", "tolerance"}, matrix=True))
     command("compare", compare, comparing, matrix=True)
     command("tolerances", tolerances, proposing, matrix=True)
-    bisect.add_arguments(command("bisect", bisect, building | bundling, matrix=True))
+    bisect.add_arguments(command("bisect", bisect, building - judging | bundling, matrix=True))
     gate.add_arguments(command("gate", gate, gate.OPTIONS))
     cache.add_arguments(command("cache", cache, caching))
     baseline.add_arguments(command("baseline", baseline, {"baselines", "update_baselines", "reason"}))

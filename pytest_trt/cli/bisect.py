@@ -36,9 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--taps", choices=("outputs", "debug"), default="outputs", help="how inner tensors are looked at"
     )
     parser.add_argument("--group", type=_positive, default=8, metavar="N", help="mark at most N tensors at a time")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="evaluate, or build, at most N times")
     parser.add_argument(
-        "--seconds", type=_positive, default=600, metavar="N", help="begin no evaluation or build later (default: 600)"
+        "--limit",
+        type=_positive,
+        metavar="N",
+        help="search nodes in at most N evaluations (default: 120), a tensor in at most N builds (default: 40); what"
+        " explains before and reduces afterwards is not counted",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_positive,
+        default=600,
+        metavar="N",
+        help="begin no evaluation or build later, but for the first few (default: 600); reducing for --bundle may take"
+        " as long again",
     )
     parser.add_argument(
         "--stages", type=_stages, metavar="WORDS", help="explain by these stages alone, such as conversion,parser"
@@ -47,10 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def _stages(text: str) -> list[str]:
@@ -99,6 +109,6 @@ def _bisect(lab: Lab, given: argparse.Namespace, case: Case) -> tuple[int, dict[
     except TrtError as error:
         return MISMATCH, {"error": error.message}, [own_flags(f"{case}: {error}")]
     code = PASS if found.explanation.attribution.culprit == "none" else MISMATCH
-    told = lab.bundle(case, found, point=given.point)
+    told = lab.bundle(case, found, point=given.point, seconds=given.seconds)
     about = {**found.to_json(), **({"bundle": told} if told else {})}
     return code, about, [str(case), *bisection_lines(found, case.precision), *told]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_trt.cli.exits import MISMATCH, NOTHING, PASS
 from pytest_trt.cli.matrix import cases_of
 from pytest_trt.cli.messages import own_flags
-from pytest_trt.errors import Failure, TrtError, UnsupportedError
+from pytest_trt.errors import Failure, PrecisionError, TrtError, UnsupportedError
 
 if TYPE_CHECKING:
     from pytest_trt.lab import Lab
@@ -68,7 +68,7 @@ def _lines(lab: Lab, given: argparse.Namespace, asked: dict[str, str]) -> int:
     from pytest_trt.lab.command_lines import command_line, parse_version
     from pytest_trt.spec.case import Axes
 
-    installed, code = get_backend("tensorrt").probe().versions.get("tensorrt"), NOTHING
+    installed, code, failed = get_backend("tensorrt").probe().versions.get("tensorrt"), NOTHING, False
     for path in given.model:
         for case in lab.cases(lab.add(path), Axes(backends=("tensorrt",)), check=False):
             for tool, text in asked.items():
@@ -76,7 +76,10 @@ def _lines(lab: Lab, given: argparse.Namespace, asked: dict[str, str]) -> int:
                     line = command_line(lab, case, tool, parse_version(text, installed), given.export)
                 except UnsupportedError as error:
                     line = f"# {case}\n# skipped: {error.message}"
+                except PrecisionError as error:  # of this case alone; the others have their lines
+                    said = own_flags(str(error)).replace("\n", "\n# ")
+                    line, failed = f"# {case}\n# {said}", True
                 else:
                     code = PASS
                 print(line, end="\n\n")
-    return code
+    return MISMATCH if failed else code

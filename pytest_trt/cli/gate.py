@@ -104,6 +104,7 @@ def run(lab: Lab, given: argparse.Namespace) -> int:
 def _files(lab: Lab, given: argparse.Namespace) -> tuple[list[_Row], dict[str, str]]:
     from pytest_trt.lab import DEFAULT_THRESHOLD
     from pytest_trt.latency.gate import decide_all
+    from pytest_trt.latency.modes import prior_of
     from pytest_trt.latency.sample_files import read_sample_file
     from pytest_trt.latency.stats import summarize
 
@@ -136,13 +137,16 @@ def _files(lab: Lab, given: argparse.Namespace) -> tuple[list[_Row], dict[str, s
     rows = []
     for clock, cases in groups.items():
         try:
-            found = decide_all(cases, threshold=threshold, clock=clock, paired=given.paired, repeats=given.repeats)
+            found = decide_all(
+                cases, threshold=threshold, clock=prior_of(clock), paired=given.paired, repeats=given.repeats
+            )
         except ValueError as error:
             raise UsageError(f"{given.base}, {given.cand}: {error}") from error
         for name, verdict in found.items():
             medians = [float(f"{summarize(side).median_ms:.5g}") for side in cases[name]]
             remark = f" (as if timed by {_UNSAID}: --clock says by what)" if name in unsaid else ""
-            about = {"baseline_ms": medians[0], "candidate_ms": medians[1], "clock_said": name not in unsaid}
+            about = {"clock": clock, "clock_said": name not in unsaid}
+            about |= {"baseline_ms": medians[0], "candidate_ms": medians[1]}
             rows.append(_Row(name, verdict, about, remark))
     return sorted(rows, key=lambda row: row.name), left_out
 
@@ -216,6 +220,7 @@ def _in_turns(old: tuple[Lab, Case], new: tuple[Lab, Case], *, comparisons: int)
     import numpy as np
 
     from pytest_trt.lab.turns import clock_of, judge_turns
+    from pytest_trt.latency.modes import prior_of
 
     (before, old_case), (after, new_case) = old, new
     stored = [before.engine(old_case)[0], after.engine(new_case)[0]]
@@ -239,7 +244,9 @@ def _in_turns(old: tuple[Lab, Case], new: tuple[Lab, Case], *, comparisons: int)
         )
     inputs = after.inputs(new_case, after.profile(new_case).at("opt"))
     support = after.record(new_case).simulated
-    said = [word for word, so in (("simulated", support), ("synthetic inputs", inputs.synthetic)) if so]
+    invented = prior_of(found.clock) == "simulated"
+    remarks = (("simulated", support), ("simulated times", invented), ("synthetic inputs", inputs.synthetic))
+    said = [word for word, so in remarks if so]
     medians = [float(f"{np.median(np.median(side, axis=1)):.5g}") for side in (found.baseline_ms, found.candidate_ms)]
     about = {
         "baseline_ms": medians[0],

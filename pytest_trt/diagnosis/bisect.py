@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Found", "heaviest_first", "never", "smallest_subset"]
+__all__ = ["Exhausted", "Found", "heaviest_first", "never", "smallest_subset"]
 
 Subset = frozenset[str]
 
@@ -40,8 +40,8 @@ class Found:
     contradictions: tuple[tuple[Subset, Subset], ...] = ()
 
 
-class _Exhausted(Exception):  # noqa: N818 - control flow, not an error
-    pass
+class Exhausted(Exception):  # noqa: N818 - control flow, not an error
+    """No evaluation may begin any more. The predicate of ``smallest_subset`` may raise it."""
 
 
 def smallest_subset(
@@ -129,7 +129,7 @@ class _Search:
                 return "nothing", []
             members = self._without_needless(self._collect())
             return ("found" if self._ask(frozenset(members)) else "unstable"), members
-        except _Exhausted:
+        except Exhausted:
             holding = sorted((subset for subset, held in self._known.items() if held), key=len)
             return "unfinished", list(holding[0]) if holding else []
 
@@ -181,7 +181,7 @@ class _Search:
 
     def _ask(self, subset: Subset) -> bool:
         if self._late() or (self._limit is not None and self.evaluations >= self._limit):
-            raise _Exhausted
+            raise Exhausted
         self.evaluations += 1
         return self._predicate(subset)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.accuracy.metrics import plain
-from pytest_trt.diagnosis.bisect import Found, heaviest_first, never, smallest_subset
+from pytest_trt.counted import counted
+from pytest_trt.diagnosis.bisect import Exhausted, Found, heaviest_first, never, smallest_subset
 from pytest_trt.diagnosis.deviation import comparison_error, worst_cosine
 from pytest_trt.spec.model import Model
 
@@ -41,7 +43,8 @@ class Accuracy:
 @dataclass(frozen=True)
 class Culprits:
     """The nodes to exclude. ``before``: nothing excluded; ``after``: the set that was found; ``configured``: what the
-    manifest excludes, where it does. Where nothing helps, ``after`` is the model with everything excluded."""
+    manifest excludes, where it does and the limit left a run for it. Where nothing helps, ``after`` is the model with
+    everything excluded."""
 
     found: Found
     nodes: tuple[Candidate, ...]
@@ -85,36 +88,38 @@ def find_culprits(
     """Search the fewest nodes of *conversion* that must be excluded for the typed model to be close to its reference.
 
     *judge* runs a typed model and compares it; *rank* puts the likeliest first. Where these are not enough, the damage
-    of nodes is measured, by typing them alone. *limit* bounds the runs, but for three; when it is *late*, no more than
-    those are made.
+    of nodes is measured, by typing them alone. No more than *limit* models are run, and when it is *late* none but the
+    first few: with nothing excluded, with all, with what the manifest excludes, and with the likeliest.
 
     Raises PrecisionError where the recipe changes nothing.
     """
     started = time.monotonic()
     candidates = conversion.candidates
     names = [candidate.entry for candidate in candidates]
-    trial = _Trial(conversion, judge, len(names), progress)
+    trial = _Trial(conversion, judge, len(names), limit, progress)
     ranked = [candidate.entry for candidate in (rank(candidates) if rank is not None else candidates)]
-    if not trial.is_close(()) and trial.is_close(names) and not any(trial.is_close(ranked[:n]) for n in _FIRST_TRIES):
+    before, configured = trial.accuracy(()), None
 
-        def damage(members: Collection[str]) -> float:
-            return trial.squared_error(set(names).difference(members))
+    def damage(members: Collection[str]) -> float:
+        return trial.squared_error(set(names).difference(members))
 
-        ranked = heaviest_first(ranked, damage, trial.is_close, limit=limit, late=late)
-    remaining = limit and max(1, limit - trial.evaluations)
-    found = smallest_subset(names, trial.holds, ranked=ranked, limit=remaining, late=late)
+    with suppress(Exhausted):
+        if conversion.excluded and not before.ok:
+            configured = trial.accuracy(conversion.excluded)
+        if not before.ok and trial.is_close(names) and not any(trial.is_close(ranked[:n]) for n in _FIRST_TRIES):
+            # An order is worth nothing without a search that follows it.
+            share = limit and max(1, (limit - trial.evaluations) * 2 // 3)
+            ranked = heaviest_first(ranked, damage, trial.is_close, limit=share, late=late)
+    found = smallest_subset(names, trial.holds, ranked=ranked, late=late)
     members = set(found.members)
     if found.outcome == "unfinished":
-        members = set(trial.smallest_close() or ())
-    configured = None
-    if conversion.excluded and found.outcome != "empty":
-        configured = trial.accuracy(conversion.excluded)
+        members = trial.smallest_close(frozenset(names))
     return Culprits(
         found,
         tuple(c for c in candidates if c.entry in members),
         len(candidates),
         trial.evaluations,
-        trial.accuracy(()),
+        before,
         trial.accuracy(names if found.outcome == "nothing" else members),
         configured,
         time.monotonic() - started,
@@ -126,12 +131,19 @@ _FIRST_TRIES = (1, 2)
 
 
 class _Trial:
-    """The accuracy of a conversion with some nodes excluded; each set is run once, unless the search asks again."""
+    """The accuracy of a conversion with some nodes excluded; each set is run once, unless the search asks again. Raises
+    Exhausted in place of a run above *limit*."""
 
     def __init__(
-        self, conversion: Conversion, judge: Callable[[Model], Comparison], count: int, progress: Progress | None
+        self,
+        conversion: Conversion,
+        judge: Callable[[Model], Comparison],
+        count: int,
+        limit: int | None,
+        progress: Progress | None,
     ) -> None:
         self.conversion, self.judge, self.count, self.progress = conversion, judge, count, progress
+        self.limit = math.inf if limit is None else limit
         self.evaluations = 0
         self._known: dict[frozenset[str], Accuracy] = {}
         self._asked: set[frozenset[str]] = set()
@@ -139,22 +151,28 @@ class _Trial:
     def accuracy(self, excluded: Collection[str]) -> Accuracy:
         subset = frozenset(excluded)
         if subset not in self._known:
-            self.evaluations += 1
-            proto = self.conversion.apply(subset).proto
-            found = Accuracy.of(self.judge(Model.from_proto(proto, self.conversion.model.name)))
-            self._known[subset] = found
-            if self.progress is not None:
-                error = f"error {found.error:.3g}" if math.isfinite(found.error) else "NaN or infinite"
-                verdict = "close" if found.ok else "not close"
-                self.progress(f"{len(subset)} of {self.count} nodes excluded: {error}, {verdict}")
+            self._known[subset] = self._run(subset)
         return self._known[subset]
+
+    def _run(self, subset: frozenset[str]) -> Accuracy:
+        if self.evaluations >= self.limit:
+            raise Exhausted
+        self.evaluations += 1
+        proto = self.conversion.apply(subset).proto
+        found = Accuracy.of(self.judge(Model.from_proto(proto, self.conversion.model.name)))
+        if self.progress is not None:
+            error = f"error {found.error:.3g}" if math.isfinite(found.error) else "NaN or infinite"
+            verdict = "close" if found.ok else "not close"
+            self.progress(f"{len(subset)} of {counted(self.count, 'node')} excluded: {error}, {verdict}")
+        return found
 
     def is_close(self, excluded: Collection[str]) -> bool:
         return self.accuracy(excluded).ok
 
-    def smallest_close(self) -> frozenset[str] | None:
-        """The smallest set that was seen to be close; None where none was."""
-        return min((subset for subset, found in self._known.items() if found.ok), key=len, default=None)
+    def smallest_close(self, candidates: frozenset[str]) -> set[str]:
+        """The smallest set of *candidates* that was seen to be close; empty where none was."""
+        close = (subset for subset, found in self._known.items() if found.ok and subset <= candidates)
+        return set(min(close, key=len, default=()))
 
     def squared_error(self, excluded: Collection[str]) -> float:
         return self.accuracy(excluded).error ** 2
@@ -162,6 +180,6 @@ class _Trial:
     def holds(self, excluded: frozenset[str]) -> bool:
         """What the search asks. It remembers its answers: what it asks again is to be run again."""
         if excluded in self._asked:
-            self._known.pop(excluded, None)
+            self._known[excluded] = self._run(excluded)
         self._asked.add(excluded)
         return self.is_close(excluded)

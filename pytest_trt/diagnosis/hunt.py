@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_trt.diagnosis.attribution import Attribution
 from pytest_trt.diagnosis.conversion import as_computed
 from pytest_trt.diagnosis.culprits import Culprits, find_culprits
-from pytest_trt.diagnosis.numerics import NonFinite, Pair, Rounding, first_nonfinite, quantization, rounding
+from pytest_trt.diagnosis.nonfinite import NonFinite, first_nonfinite
+from pytest_trt.diagnosis.numerics import Pair, Rounding, quantization, rounding
 from pytest_trt.diagnosis.observe import by_suspicion
 from pytest_trt.diagnosis.rebuilding import TYPED_BACKEND, runner, typed_request
 from pytest_trt.diagnosis.stages import STAGES, Subject, attribute_case
 from pytest_trt.diagnosis.taps import Divergence
-from pytest_trt.diagnosis.tracing import Taps, trace_error, trace_noise
+from pytest_trt.diagnosis.tracing import Taps, check_taps, trace_error, trace_noise
 from pytest_trt.errors import PrecisionError, TrtError
 from pytest_trt.spec.model import Model
 
@@ -47,13 +48,11 @@ class Explanation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the table of stages, and of the values what loses something."""
-        first = self.nonfinite
         return {
             **self.attribution.to_json(),
-            "nonfinite": None if first is None else {"node": first.node, "op": first.op_type, "tensor": first.tensor},
+            "nonfinite": None if self.nonfinite is None else self.nonfinite.to_json(),
             "pairs": [pair.to_json() for pair in self.pairs],
-            "overflowed": {r.node: r.overflowed for r in self.roundings if r.overflowed},
-            "vanished": {r.node: r.vanished for r in self.roundings if r.vanished},
+            "roundings": [row.to_json() for row in self.roundings],
         }
 
 
@@ -86,15 +85,14 @@ def explain(
     *,
     seconds: float = 60.0,
     stages: Collection[str] = STAGES,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Explanation:
     """Attribute the error of *subject*, and look at the numbers of its typed model, for about *seconds*."""
-    start = clock()
-    attribution = attribute_case(subject, seconds=seconds, stages=stages, clock=clock)
+    start = time.monotonic()
+    attribution = attribute_case(subject, seconds=seconds, stages=stages)
     bench, case = subject.bench, subject.case
     if attribution.stage("conversion") is None:
         return Explanation(attribution)
-    if clock() - start > seconds:
+    if time.monotonic() - start > seconds:
         return Explanation(attribution, notes=("values not looked at: the time for explanations was over",))
     feeds = [sample.feeds for sample in subject.samples[:_SAMPLES_FOR_NUMERICS]]
     try:
@@ -145,6 +143,7 @@ def bisect(
     def late() -> bool:
         return time.monotonic() - start > seconds
 
+    check_taps(bench.backend(subject.case.backend), taps)
     if explanation is None:
         explanation = explain(subject, seconds=seconds, stages=stages)
     culprit = explanation.attribution.culprit

@@ -1,4 +1,4 @@
-"""What rounding does to real values: NaN and infinity, saturation in Q/DQ pairs, overflow and underflow in 16 bits."""
+"""What rounding does to real values: saturation in Q/DQ pairs, overflow and underflow in 16 bits."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.diagnosis.observe import GROUP, groups, observe, values
+from pytest_trt.diagnosis.observe import observe
 from pytest_trt.errors import PrecisionError
 from pytest_trt.spec.precision.constants import constant_holders, constants, round_to
-from pytest_trt.spec.precision.graph import FLOAT, LOW_NAMES, infer_types, node_label
+from pytest_trt.spec.precision.graph import LOW_NAMES, infer_types, node_label
 from pytest_trt.spec.precision.scales import per_channel
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends import Feeds
     from pytest_trt.spec.model import Model
 
-__all__ = ["NonFinite", "Pair", "Range", "Rounding", "first_nonfinite", "quantization", "rounding"]
+__all__ = ["Pair", "Range", "Rounding", "makers_of", "quantization", "range_of", "rounding", "rounding_casts"]
 
 Array = np.ndarray[Any, Any]
 
@@ -45,18 +45,6 @@ class Range:
             self.nonfinite + array.size - finite.size,
             self.count + array.size,
         )
-
-
-@dataclass(frozen=True)
-class NonFinite:
-    """The first node, in graph order, that makes NaN or infinity where the float32 model has none."""
-
-    node: str
-    op_type: str
-    tensor: str
-    found: Range
-    float32: Range | None  # the tensor in the float32 model; None where that does not have it
-    inputs: dict[str, Range]
 
 
 @dataclass(frozen=True)
@@ -107,27 +95,15 @@ class Rounding:
     overflowed: int = 0
     vanished: int = 0
 
-
-def first_nonfinite(typed: Model, untyped: Model, feeds: Sequence[Feeds], *, group: int = GROUP) -> NonFinite | None:
-    """Return where NaN or infinity begins in *typed* (as computed); tensors that *untyped* has so too are its own."""
-    makers, types = _makers(typed), infer_types(typed.proto)
-    # What is rounded next is looked at after that: only then has it a counterpart in the float32 model.
-    rounded = _rounding_casts(typed)
-    names = [name for name in makers if types.get(name) == FLOAT and name not in rounded]
-    own = _makers(untyped)
-    for some in groups(names, group):
-        rows, before = values(typed, some, feeds), values(untyped, [n for n in some if n in own], feeds)
-        for name in some:
-            found = _range([row[name] for row in rows])
-            expected = _range([row[name] for row in before]) if name in own else None
-            if not found.nonfinite or (expected is not None and expected.nonfinite):
-                continue
-            node = _computing(makers, name)
-            read = [n for n in dict.fromkeys(node.input) if n and (n in makers or _is_fed(typed, n))]
-            inputs = values(typed, read, feeds) if read else []
-            ranges = {n: _range([row[n] for row in inputs]) for n in read}
-            return NonFinite(node_label(node), node.op_type, name, found, expected, ranges)
-    return None
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "node": self.node,
+            "operator": self.op_type,
+            "tensor": self.tensor,
+            "count": self.count,
+            "overflowed": self.overflowed,
+            "vanished": self.vanished,
+        }
 
 
 def quantization(typed: Model, feeds: Sequence[Feeds]) -> list[Pair]:
@@ -187,8 +163,8 @@ def rounding(typed: Model, feeds: Sequence[Feeds]) -> list[Rounding]:
 
     Raises PrecisionError for a model that rounds nothing to 16 bits.
     """
-    makers = _makers(typed)
-    casts = _rounding_casts(typed)
+    makers = makers_of(typed)
+    casts = rounding_casts(typed)
     if not casts:
         raise PrecisionError(f"{typed.name}: no tensor is rounded to 16 bits")
     widened = {node.input[0]: node.output[0] for node in typed.proto.graph.node if node.op_type == "Cast"}
@@ -219,30 +195,20 @@ def rounding(typed: Model, feeds: Sequence[Feeds]) -> list[Rounding]:
     return [row for row in found.values() if row.overflowed or row.vanished]
 
 
-def _makers(model: Model) -> dict[str, onnx.NodeProto]:
+def makers_of(model: Model) -> dict[str, onnx.NodeProto]:
+    """The node that makes each tensor of *model*'s main graph."""
     return {name: node for node in model.proto.graph.node for name in node.output if name}
 
 
-def _rounding_casts(model: Model) -> dict[str, tuple[onnx.NodeProto, int]]:
+def rounding_casts(model: Model) -> dict[str, tuple[onnx.NodeProto, int]]:
     """Tensors that are cast to a 16-bit type -> the cast, and the type."""
     casts = [node for node in model.proto.graph.node if node.op_type == "Cast"]
     types = {id(node): next(int(a.i) for a in node.attribute if a.name == "to") for node in casts}
     return {node.input[0]: (node, types[id(node)]) for node in casts if types[id(node)] in LOW_NAMES}
 
 
-def _computing(makers: dict[str, onnx.NodeProto], name: str) -> onnx.NodeProto:
-    """The node that makes *name*, or what it rounds: a pair of casts only shows what the node before has done."""
-    node = makers[name]
-    while node.op_type == "Cast" and node.input[0] in makers:
-        node = makers[node.input[0]]
-    return node
-
-
-def _is_fed(model: Model, name: str) -> bool:
-    return any(spec.name == name for spec in model.inputs)
-
-
-def _range(arrays: Sequence[Array]) -> Range:
+def range_of(arrays: Sequence[Array]) -> Range:
+    """The range of several arrays together."""
     found = Range()
     for array in arrays:
         found = found.including(np.asarray(array))

@@ -35,11 +35,9 @@ def values(model: Model, names: Sequence[str], feeds: Sequence[Feeds]) -> list[d
     return [{name: row[name] for name in names} for row in found]
 
 
-def observe(
-    model: Model, takers: Mapping[str, Callable[[Array], object]], feeds: Sequence[Feeds], *, group: int = GROUP
-) -> None:
+def observe(model: Model, takers: Mapping[str, Callable[[Array], object]], feeds: Sequence[Feeds]) -> None:
     """Give each tensor of *takers* to its function, sample by sample."""
-    for names in groups(list(takers), group):
+    for names in groups(list(takers), GROUP):
         for row in values(model, names, feeds):
             for name in names:
                 takers[name](row[name])
@@ -51,14 +49,12 @@ def groups(names: Sequence[str], size: int) -> Iterator[list[str]]:
         yield list(names[start : start + size])
 
 
-def deviations(
-    typed: Model, untyped: Model, names: Sequence[str], feeds: Sequence[Feeds], *, group: int = GROUP
-) -> dict[str, float]:
+def deviations(typed: Model, untyped: Model, names: Sequence[str], feeds: Sequence[Feeds]) -> dict[str, float]:
     """Return the squared error of each of *names* in *typed*, in units of its energy in *untyped*. Names that one of
     both does not have are left out."""
     shared = [name for name in dict.fromkeys(names) if all(_has(model, name) for model in (typed, untyped))]
     found: dict[str, float] = {}
-    for some in groups(shared, group):
+    for some in groups(shared, GROUP):
         actual, expected = values(typed, some, feeds), values(untyped, some, feeds)
         for name in some:
             pair = ([{name: row[name]} for row in rows] for rows in (actual, expected))

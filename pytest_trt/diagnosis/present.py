@@ -7,12 +7,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pytest_trt.counted import counted
+
 if TYPE_CHECKING:
     from pytest_trt.diagnosis.attribution import Attribution, Stage
     from pytest_trt.diagnosis.cost import LatencyCost
     from pytest_trt.diagnosis.culprits import Accuracy, Culprits
     from pytest_trt.diagnosis.hunt import Bisection, Explanation
-    from pytest_trt.diagnosis.numerics import NonFinite, Pair, Range, Rounding
+    from pytest_trt.diagnosis.nonfinite import NonFinite
+    from pytest_trt.diagnosis.numerics import Pair, Range, Rounding
     from pytest_trt.diagnosis.taps import Divergence
 
 __all__ = ["attribution_lines", "bisection_lines", "explanation_lines", "numerics_lines"]
@@ -46,7 +49,7 @@ def explanation_lines(explanation: Explanation, command: str = "pytest-trt bisec
 
 def attribution_lines(found: Attribution, command: str = "pytest-trt bisect") -> list[str]:
     """One line per stage: its error against the reference, what it adds, and its share of the squared error."""
-    samples = f"{found.samples} sample{'s' if found.samples != 1 else ''} at {found.point}"
+    samples = f"{counted(found.samples, 'sample')} at {found.point}"
     lines = [f"where the error enters ({samples}; relative rms error against the reference)"]
     width = max(len(stage.title) for stage in found.stages)
     lines.append(f"  {'':12} {'':{width}}  {'error':>8}  {'added':>8}  {'share':>6}")
@@ -81,7 +84,7 @@ def numerics_lines(nonfinite: NonFinite | None, pairs: Sequence[Pair], roundings
     """What is worth knowing about the values; empty where nothing is."""
     lines = []
     if nonfinite is not None:
-        at = f"{nonfinite.found.nonfinite} of {nonfinite.found.count} values"
+        at = f"{nonfinite.found.nonfinite} of {counted(nonfinite.found.count, 'value')}"
         lines.append(f"  first NaN/inf  {nonfinite.node} ({nonfinite.op_type}) makes {nonfinite.tensor!r}: {at}")
         if nonfinite.float32 is not None:
             lines.append(f"    in float32   {_range(nonfinite.float32)}")
@@ -99,11 +102,12 @@ def numerics_lines(nonfinite: NonFinite | None, pairs: Sequence[Pair], roundings
     coarse = sorted((p for p in pairs if p.used < _COARSE and p.used > 0), key=lambda p: p.used)
     lines += [f"  coarse scale {_pair(p)}" for p in coarse[:_SHOWN]]
     hidden = sum(max(0, len(found) - _SHOWN) for found in (overflowing, vanishing, saturated, clipped, coarse))
-    return [*lines, f"  and {hidden} more such lines"] if hidden else lines
+    return [*lines, f"  and {counted(hidden, 'more such line')}"] if hidden else lines
 
 
 def _rounding(found: Rounding, count: int) -> str:
-    return f"{found.node} ({found.op_type}): {count} of {found.count} values ({_percent(count / found.count)})"
+    share = f"{count} of {counted(found.count, 'value')} ({_percent(count / found.count)})"
+    return f"{found.node} ({found.op_type}): {share}"
 
 
 def _pair(pair: Pair) -> str:
@@ -156,10 +160,12 @@ def _culprits(found: Culprits, latency: LatencyCost | None, precision: str) -> l
         lines.append(f"  after        {_accuracy(found.after)}")
     if latency is not None:
         lines.append(f"  latency      {_latency(latency)}")
-    lines.append(f"  cost         {found.evaluations} evaluations of {found.candidates} nodes, {found.seconds:.0f} s")
+    cost = f"{counted(found.evaluations, 'evaluation')} of {counted(found.candidates, 'node')}, {found.seconds:.0f} s"
+    lines.append(f"  cost         {cost}")
     if how.contradictions:
         lines.append(
-            f"  note         {len(how.contradictions)} times a larger set was worse than a smaller one: errors cancel"
+            f"  note         a larger set was worse than a smaller one, {counted(len(how.contradictions), 'time')}:"
+            " errors cancel"
         )
     if found.nodes:
         entries = ",\n    ".join(json.dumps(entry, ensure_ascii=False) for entry in found.exclude_nodes)
@@ -205,5 +211,5 @@ def _divergence(found: Divergence) -> list[str]:
         )
     if found.missing:
         lines.append(f"  note         not seen, since the engine lacks them: {', '.join(map(repr, found.missing))}")
-    lines.append(f"  cost         {found.builds} builds")
+    lines.append(f"  cost         {counted(found.builds, 'build')}")
     return lines

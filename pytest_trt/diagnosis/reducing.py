@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_trt.accuracy.comparison import Comparison, compare
 from pytest_trt.accuracy.tolerance import ToleranceSet, default_tolerance
 from pytest_trt.backends import get_backend
+from pytest_trt.counted import counted
 from pytest_trt.diagnosis.reduction import smallest_piece
 from pytest_trt.diagnosis.subgraph import Cut, Whole
 from pytest_trt.errors import TrtError, UsageError
@@ -82,7 +83,6 @@ def reduce_case(
     *,
     limit: int,
     seconds: float,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Reduction:
     """Reduce the model of *subject*, whose explanation, and culprits or divergence where they were searched, are in
     *found*. At most *limit* pieces are run, and none is begun after *seconds*.
@@ -91,7 +91,7 @@ def reduce_case(
     only if the engine is close neither to the float32 piece nor to the typed one. Raises TrtError: the fault is in no
     piece of the graph, or nothing can be cut from it.
     """
-    started = clock()
+    started = time.monotonic()
     culprit = found.explanation.attribution.culprit
     if culprit not in STAGES:
         raise UsageError(f"nothing to reduce: the culprit is {culprit}, and no piece of the graph shows that")
@@ -103,12 +103,12 @@ def reduce_case(
         trial.suspects(found),
         trial.fails,
         limit=limit,
-        may_go_on=lambda: clock() - started < seconds,
+        may_go_on=lambda: time.monotonic() - started < seconds,
     )
     if len(result.piece) == len(links.pruned(links.whole, None)):
         raise UsageError(
-            f"none of the {result.evaluations} smaller pieces that were tried fails, of {len(trial.whole.nodes)} nodes"
-            + ("" if result.minimal else "; a limit was reached")
+            f"no smaller piece of the {counted(len(trial.whole.nodes), 'node')} was seen to fail;"
+            f" {counted(result.evaluations, 'piece')} tried" + ("" if result.minimal else "; a limit was reached")
         )
     cut = trial.whole.cut(result.piece, result.suspect)
     typed = trial.typed(cut)
@@ -126,7 +126,7 @@ def reduce_case(
         result.evaluations,
         result.minimal,
         not comparison.ok,
-        clock() - started,
+        time.monotonic() - started,
     )
 
 
@@ -173,9 +173,9 @@ class _Trial:
             if failed and self.on_backend:
                 failed = not self.compare(cut, actual, self.run(cut, typed, on_backend=False)).ok
         except TrtError as error:
-            self.bench.progress(f"a piece of {len(piece)} nodes: {error.message}")
+            self.bench.progress(f"a piece of {counted(len(piece), 'node')}: {error.message}")
             return False
-        self.bench.progress(f"a piece of {len(piece)} nodes: {'not close' if failed else 'close'}")
+        self.bench.progress(f"a piece of {counted(len(piece), 'node')}: {'not close' if failed else 'close'}")
         return failed
 
     def options(self, cut: Cut) -> dict[str, Any]:

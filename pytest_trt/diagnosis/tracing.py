@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_trt.diagnosis.deviation import Results
     from pytest_trt.diagnosis.stages import Subject
 
-__all__ = ["Taps", "trace_error", "trace_noise"]
+__all__ = ["Taps", "check_taps", "trace_error", "trace_noise"]
 
 Taps = Literal["outputs", "debug"]
 
@@ -117,14 +117,13 @@ def _search(
     # The tactics of the engine itself: another build could be right by chance.
     request = replace(bench.request(case), timing_cache=bench.timings(case.backend))
     run = runner(subject, request, case.backend, times=times)
-    look = partial(run, typed) if _debugs(bench.backend(case.backend), taps) else by_outputs(typed, run)
+    look = partial(run, typed) if taps == "debug" else by_outputs(typed, run)
     return first_divergence(typed, original, look, deviations, fails, group=group, limit=limit, late=late)
 
 
-def _debugs(backend: Backend, taps: Taps) -> bool:
-    """Whether debug tensors are wanted. Raises UnsupportedError where they are, and *backend* has none."""
+def check_taps(backend: Backend, taps: Taps) -> None:
+    """Raise UnsupportedError where debug tensors are wanted and *backend* has none."""
     if taps == "debug" and not (isinstance(backend, DebuggingBackend) and backend.can_debug()):
         raise UnsupportedError(
             f"{backend.name} has no debug tensors here", hint="--taps=outputs works with every backend and version"
         )
-    return taps == "debug"

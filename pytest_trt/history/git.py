@@ -49,9 +49,9 @@ def resolve(folder: Path, revision: str) -> str | None:
     return _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}") or None
 
 
-def line_of(folder: Path, revision: str = "HEAD") -> dict[str, int]:
-    """Every commit that *revision* contains -> its place, oldest first. Empty where git cannot say."""
-    commits = _git(folder, "rev-list", "--topo-order", "--reverse", "--end-of-options", revision) or ""
+def line_of(folder: Path) -> dict[str, int]:
+    """Every commit that ``HEAD`` contains -> its place, oldest first. Empty where git cannot say."""
+    commits = _git(folder, "rev-list", "--topo-order", "--reverse", "HEAD") or ""
     return {commit: place for place, commit in enumerate(commits.split())}
 
 

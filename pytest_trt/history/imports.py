@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,6 +13,7 @@ from pytest_trt.environment import Environment
 from pytest_trt.errors import InputsError
 from pytest_trt.history.git import GitState
 from pytest_trt.history.rows import Row, new_run, spread
+from pytest_trt.latency.benchmark_json import benchmarks_of, is_benchmark_json
 from pytest_trt.latency.trtexec_times import WARMUP_MS, after_warmup, durations, is_query
 
 __all__ = ["Imported", "read_samples", "rows_from"]
@@ -45,9 +45,9 @@ def read_samples(
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputsError(f"{path}: not a JSON file ({type(error).__name__}: {error})") from error
-    if isinstance(content, dict) and isinstance(content.get("benchmarks"), list):
+    if is_benchmark_json(content):
         return _pytest_benchmark(path, content)
     if isinstance(content, list) and content and is_query(content[0]):
         return [Imported(name or path.stem, _trtexec(path, content, metric, warmup_ms))]
@@ -135,28 +135,18 @@ def _moment(text: str | None) -> datetime | None:
 
 def _pytest_benchmark(path: Path, content: Mapping[str, Any]) -> list[Imported]:
     found = []
-    for number, benchmark in enumerate(content["benchmarks"]):
-        try:
-            name = str(benchmark["fullname"])
-            info, params = benchmark.get("extra_info") or {}, benchmark.get("params")
-            ours = "trt" in info
-            samples = [sample * 1e3 for sample in benchmark["stats"].get("data") or ()]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputsError(f"{path}: benchmark {number} is broken ({type(error).__name__}: {error})") from error
-        if not samples:
-            raise InputsError(
-                f"{path}: benchmark {name!r} has statistics but no samples",
-                hint="--benchmark-json and --benchmark-save-data keep them; an export needs --trt-history-samples=on",
-            )
+    for one in benchmarks_of(str(path), content["benchmarks"]):
+        environment = one.extra.get("trt")
+        ours = isinstance(environment, dict)
         found.append(
             Imported(
-                name=str(benchmark.get("name")) if ours else name,
-                samples_ms=_checked(path, name, samples),
-                clock=info.get("clock") if ours else "host",
-                case=params if ours and isinstance(params, dict) else None,
-                environment=info["trt"] if ours else _machine(content.get("machine_info") or {}),
-                simulated=info.get("simulated") if ours else None,
-                git=_commit(content.get("commit_info") or {}),
+                name=one.name if ours else one.fullname,
+                samples_ms=tuple(one.samples_ms.tolist()),
+                clock=one.clock if ours else "host",
+                case=dict(one.params) if ours and one.params is not None else None,
+                environment=environment if ours else _machine(_table(content.get("machine_info"))),
+                simulated=one.extra.get("simulated") if ours else None,
+                git=_commit(_table(content.get("commit_info"))),
                 time=content.get("datetime"),
             )
         )
@@ -165,8 +155,12 @@ def _pytest_benchmark(path: Path, content: Mapping[str, Any]) -> list[Imported]:
     return found
 
 
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _machine(info: Mapping[str, Any]) -> dict[str, Any]:
-    cpu = info.get("cpu") or {}
+    cpu = _table(info.get("cpu"))
     brand = cpu.get("brand_raw") or cpu.get("brand") or info.get("processor") or ""
     return {
         "backend": "pytest-benchmark",
@@ -195,9 +189,3 @@ def _trtexec(path: Path, content: list[Any], metric: str, warmup_ms: float) -> t
             hint="give the time that trtexec was told with --warmUp",
         )
     return tuple(durations(str(path), counted, metric).tolist())
-
-
-def _checked(path: Path, name: str, samples: list[Any]) -> tuple[float, ...]:
-    if not all(isinstance(s, (int, float)) and math.isfinite(s) and s > 0 for s in samples):
-        raise InputsError(f"{path}: {name}: samples must be positive numbers")
-    return tuple(float(sample) for sample in samples)

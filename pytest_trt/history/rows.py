@@ -127,17 +127,16 @@ class Row:
 
 
 def new_run(git: GitState | None, now: datetime | None = None) -> tuple[str, str]:
-    """A run's name, unique and sortable by time, and its time."""
+    """A run's name, unique and sortable by time, and its time, in full: files that a script imports one after another
+    are of one second."""
     moment = (now or datetime.now(timezone.utc)).astimezone(timezone.utc)
     commit = git.commit[:8] if git else "no-commit"
-    return f"{moment:%Y%m%dT%H%M%SZ}-{commit}-{secrets.token_hex(3)}", moment.isoformat(timespec="seconds")
+    return f"{moment:%Y%m%dT%H%M%SZ}-{commit}-{secrets.token_hex(3)}", moment.isoformat()
 
 
-def rows_of(
-    records: Iterable[Record], git: GitState | None, *, samples: bool = False, now: datetime | None = None
-) -> list[Row]:
+def rows_of(records: Iterable[Record], git: GitState | None, *, samples: bool = False) -> list[Row]:
     """The rows of one run, all under one new name. Cases that were skipped say nothing and get none."""
-    run, time = new_run(git, now)
+    run, time = new_run(git)
     return [_row(record, run, time, git, samples) for record in records if record.outcome != "skipped"]
 
 

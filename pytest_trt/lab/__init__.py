@@ -1,6 +1,7 @@
 """Lab: the one object that wires models, backends, artifacts, comparisons, clocks and baselines.
 
-``Catalog`` knows what there is, ``Samples`` what runs through it, ``Workshop`` builds and loads it, ``Lab`` judges it.
+``Catalog`` knows what there is, ``Samples`` what runs through it, ``TypedModels`` what is made of it for a precision,
+``Workshop`` builds and loads that, ``Lab`` has it judged.
 Plugin and CLI are fronts of it. It decides nothing by itself: each step is a call to the module whose noun it is, and
 what happened is written into a Record.
 """
@@ -12,18 +13,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends import Session
-from pytest_trt.baselines.anchors import accuracy_sentences
 from pytest_trt.baselines.entries import fingerprint_of
 from pytest_trt.baselines.store import BaselineStore, Match
-from pytest_trt.errors import AccuracyFailure, EngineFailure
-from pytest_trt.lab.again import bisect_again, compare_again
-from pytest_trt.lab.engine_gate import judge_against_baseline, judge_census
-from pytest_trt.lab.explaining import explain_into, subject_at
-from pytest_trt.lab.points import judge_points
-from pytest_trt.lab.score_gate import judge_scores
+from pytest_trt.lab.again import compare_again
+from pytest_trt.lab.engine_gate import judge_census
+from pytest_trt.lab.explaining import subject_at
 from pytest_trt.lab.workshop import Workshop
-from pytest_trt.record import Record, accuracy_section, latency_section
-from pytest_trt.report.terminal import metric_lines
+from pytest_trt.record import Record, latency_section
 from pytest_trt.spec.case import Case
 from pytest_trt.spec.precision import get_precision
 
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
     from pytest_trt.accuracy.comparison import Comparison
     from pytest_trt.diagnosis.hunt import Bisection, Explanation, Taps
     from pytest_trt.latency.gate import Verdict
-    from pytest_trt.latency.timer import Samples
     from pytest_trt.search import Worst
 
 __all__ = ["Lab"]
@@ -80,47 +75,10 @@ class Lab(Workshop):
         metric cannot be computed) or EngineFailure (precision not honoured; a shape within the profile refused;
         structure or tactics not those of the baseline, where that was asked).
         """
-        from pytest_trt.accuracy.comparison import Comparison
+        from pytest_trt.lab.accuracy_gate import judge
 
         limits = self.limits(case, tolerance, origin)
-        session = self._judged_session(case, record)
-        judged = judge_points(self, case, session, limits)
-        comparison = Comparison.merge([*judged.corners, *judged.elsewhere])
-        failed = [c for c in judged.regressions if not c.ok]
-        if comparison.ok and failed:
-            comparison = Comparison.merge(failed)
-        # The figures are always the corners': a baseline must not take other points, or a new regression, for drift.
-        record.accuracy = {
-            **accuracy_section(Comparison.merge(judged.corners)),
-            "ok": comparison.ok and not judged.refused,
-            "summary": comparison.summary,
-            "points": judged.rows,
-            "not_judged": judged.missed,
-        }
-        match = self.match(case, record)
-        drift = accuracy_sentences(match, record.accuracy["outputs"]) if match.gates else []
-        record.accuracy["drift"] = drift
-        worse = judge_scores(self, record, match, judged.scored)
-        explained = explain_into(self, case, record, limits, bisect_again(self, case), failed=not comparison.ok)
-        if not comparison.ok:
-            remarks = [f"remark       {text}" for text in (record.engine or {}).get("remarks", ())]
-            told = [*judged.evidence(), *metric_lines(record, doubtful=True), *remarks]
-            evidence = [comparison.detail, *explained, "", *told, self.reproduce(case)]
-            raise AccuracyFailure(f"{case}: {comparison.summary}", "\n".join(evidence))
-        if judged.refused:
-            evidence = [*judged.evidence(), "", self.reproduce(case)]
-            raise EngineFailure(
-                f"{case}: the engine refuses {len(judged.refused)} shapes within its profile: {judged.refused[0]}",
-                "\n".join(evidence),
-            )
-        if drift and match.gates_on("accuracy"):
-            told = [*drift, *metric_lines(record, doubtful=True)]
-            evidence = [*told, f"baseline     {match.file}", "", self.reproduce(case)]
-            raise AccuracyFailure(f"{case}: accuracy regressed against the baseline", "\n".join(evidence))
-        if worse is not None:
-            raise worse
-        judge_against_baseline(self.settings, record, match, self.reproduce(case))
-        return comparison
+        return judge(self, case, record, self._judged_session(case, record), limits)
 
     def explain(
         self,
@@ -182,8 +140,9 @@ class Lab(Workshop):
             found = with_cost(self, case, found)
         return found
 
-    def bundle(self, case: Case, found: Bisection, *, point: str = "opt") -> list[str]:
-        """Write *case*, which *found* says is not close, into ``settings.bundle``; return what to say of it."""
+    def bundle(self, case: Case, found: Bisection, *, point: str = "opt", seconds: float = 600.0) -> list[str]:
+        """Write *case*, which *found* says is not close, into ``settings.bundle``; return what to say of it. Its model
+        is reduced for about *seconds*."""
         from pytest_trt.lab.bundling import bundle_failure
 
         attribution = found.explanation.attribution
@@ -191,7 +150,7 @@ class Lab(Workshop):
             return []
         subject = subject_at(self, case, point, self.settings.samples)
         summary = next(stage.summary for stage in reversed(attribution.stages) if stage.ok is False)
-        return bundle_failure(self, self.record(case), subject, summary, found, searched=True)
+        return bundle_failure(self, self.record(case), subject, summary, found, searched_for=seconds)
 
     def tactic_lock(self, case: Case) -> Mapping[str, tuple[int, float]]:
         """The timing-cache entries of the case's baseline, which its build must follow: with ``--trt-lock`` and an
@@ -250,36 +209,14 @@ class Lab(Workshop):
         LatencyFailure for a regression that a second process sees as well.
         """
         from pytest_trt.lab.latency_gate import judge
+        from pytest_trt.lab.loads import sample_loads
         from pytest_trt.latency.stats import summarize
 
-        taken, transfers, note = self._sample(case, self._judged_session(case, record))
+        taken, transfers, note = sample_loads(self, case, self._judged_session(case, record))
         summary = summarize(*(samples.values_ms for samples in taken))
         record.latency = latency_section(taken, summary, transfers, note)
         match = self.match(case, record)
         return judge(self, case, record, match, summary, self.threshold(case, threshold))
-
-    def _sample(self, case: Case, session: Session) -> tuple[list[Samples], dict[str, float], str]:
-        from pytest_trt.latency.timer import sample
-
-        settings = self.settings
-        feeds = self.samples(case, self.profile(case).at("opt"), 1)[0][0].feeds
-        taken = []
-        with self.device_lock(case.backend):
-            for load in range(settings.loads):
-                if load:
-                    session = self.reload(case)
-                session.stage(feeds)
-                clock = session.clock(settings.latency_mode, l2_flush=settings.l2_flush, streams=settings.streams)
-                found = sample(
-                    session.launch,
-                    clock,
-                    # The device is warm after the first load; the others only need their own first launches done.
-                    warmup_seconds=settings.warmup / (4 if load else 1),
-                    duration_seconds=settings.duration / settings.loads,
-                    interval=settings.interval,
-                )
-                taken.append(found)
-            return taken, session.transfers_ms(feeds), getattr(clock, "note", "")
 
     def match(self, case: Case, record: Record) -> Match:
         """Find the case's baseline and note its state in *record*."""
@@ -308,6 +245,8 @@ class Lab(Workshop):
             "model_fingerprint": self.model(case.model).fingerprint,
             **{name: fact for name, fact in stored.facts.items() if name not in left_out},
         }
+        if given := self.build_options(case).reported():  # a plan's own facts know nothing of how it was loaded
+            record.engine["options"] = given
         record.precision = {**(record.precision or {}), "recipe": self.typed_outline(case)[1]}
         shapes = self.profile(case).at("opt")
         inputs = self.inputs(case, shapes)

@@ -51,7 +51,8 @@ def _arguments(lab: Catalog, case: Case, prefix: str) -> str:
     if place.is_relative_to(lab.root):
         place = place.relative_to(lab.root)
     given = {"precision": case.precision, "profile": case.profile, "backend": case.backend}
-    given["tactics"] = ",".join(case.tactics)
+    # The manifest's sets are what a command line without any means.
+    given["tactics"] = ",".join(case.tactics) or ("default" if manifest.tactics and case.backend == "tensorrt" else "")
     given["graph"] = "" if case.graph == AS_IS else case.graph
     asked = {**_build_words(settings), **dict(case.options)}
     given |= {name.replace("_", "-"): text for name, text in asked.items()}
@@ -59,6 +60,8 @@ def _arguments(lab: Catalog, case: Case, prefix: str) -> str:
     given["shapes"] = "" if settings.shapes == "corners" else str(settings.shapes)
     given["seed"] = str(settings.seed or "")
     given["fake"] = settings.fake or ""
+    if settings.engine and case.backend == "tensorrt":
+        given |= {"engine": str(settings.engine), "trust": settings.trust or ""}
     words = [str(place), *(f"{prefix}{name}={value}" for name, value in given.items() if value)]
     return " ".join(shlex.quote(word) for word in words)
 

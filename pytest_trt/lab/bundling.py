@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trt.accuracy.metrics import plain
 from pytest_trt.backends import get_backend
+from pytest_trt.counted import counted
 from pytest_trt.errors import Failure, TrtError, UsageError
 from pytest_trt.lab.command_lines import parse_version
 from pytest_trt.spec.shapes import ShapeRange
@@ -31,22 +32,30 @@ _BUILT_FOR_SHAPES = ("tensorrt", "onnxruntime-tensorrt")
 _NAMED = 5
 # During a run of tests; by hand a search may take longer.
 _SEARCH, _PIECES = 24, 40
-_SEARCH_SECONDS, _PIECES_BY_HAND = 600.0, 200
+_PIECES_BY_HAND = 200
+_REDUCING = 0.75  # of the time that is left: a reduction that finds no end must not cost the error curve
 
 
 def bundle_failure(
-    lab: Workshop, record: Record, subject: Subject, summary: str, found: Bisection | None, *, searched: bool = False
+    lab: Workshop,
+    record: Record,
+    subject: Subject,
+    summary: str,
+    found: Bisection | None,
+    *,
+    searched_for: float | None = None,
 ) -> list[str]:
     """Write the failing case of *subject* into ``settings.bundle``, note that in *record*, and return what to say.
 
-    *found* is its explanation. Unless nodes and tensors were *searched* already, they are searched as long as
-    ``settings.explain_seconds`` allow. What fails here is said, not raised: the failure itself must not be lost.
+    *found* is its explanation. Nodes and tensors are searched, and the model is reduced, as long as
+    ``settings.explain_seconds`` allow. Where they were searched already, the reduction may take *searched_for* seconds.
+    What fails here is said, not raised: the failure itself must not be lost.
     """
     settings, case = lab.settings, subject.case
     if settings.bundle is None:
         return []
     lab.progress(f"bundling {case.id}")
-    seconds = max(_SEARCH_SECONDS, settings.explain_seconds) if searched else settings.explain_seconds
+    seconds = settings.explain_seconds if searched_for is None else searched_for
     started = time.monotonic()
     try:
         from pytest_trt.diagnosis.bundle.contents import of_piece
@@ -55,10 +64,11 @@ def bundle_failure(
         subject, contents = _whole(lab, subject, summary)
         place = settings.bundle.absolute()
         if (place / contents.name).exists():  # before anything is searched for it
-            return [f"bundle       {_shown(place / contents.name, lab.root)}, written before: the same failure"]
+            written = _shown(place / contents.name, lab.root)
+            return [f"bundle       {written}, written before: the same failure; give another folder to write it anew"]
         reduction: Reduction | None = None
         if found is not None:
-            found, reduction, notes = _reduce(lab, subject, found, searched, seconds)
+            found, reduction, notes = _reduce(lab, subject, found, searched_for is not None, seconds)
             contents = replace(contents, notes=(*contents.notes, *notes))
         story, piece = _story(lab, record, contents, found), None
         if reduction is not None:
@@ -91,10 +101,8 @@ def _whole(lab: Workshop, subject: Subject, summary: str) -> tuple[Subject, Cont
         return subject, contents
     every = type(subject)(lab, subject.case, subject.point, lab.settings.samples, subject.limits, subject.shapes)
     contents = _at_its_shapes(lab, every, summary)
-    few, many = len(subject.samples), len(every.samples)
-    note = (
-        f"{few} samples alone are close: all {many} are here" if shows(contents) else f"these {many} samples are close"
-    )
+    few, many = counted(len(subject.samples), "sample"), counted(len(every.samples), "sample")
+    note = f"close with {few} alone: all {len(every.samples)} are here" if shows(contents) else f"close with all {many}"
     return every, replace(contents, notes=(*contents.notes, note))
 
 
@@ -155,7 +163,7 @@ def _reduce(
     try:
         if not searched:
             found = bisect(lab, subject, explanation=found.explanation, limit=_SEARCH, seconds=seconds / 2)
-        left = seconds - (time.monotonic() - started)
+        left = _REDUCING * (seconds - (time.monotonic() - started))
         limit = _PIECES_BY_HAND if searched else _PIECES
         return found, reduce_case(lab, subject, found, limit=limit, seconds=left), []
     except TrtError as error:
@@ -212,4 +220,6 @@ def _described(found: Reduction) -> str:
     end = "" if found.minimal else "; a limit was reached, it may not be the smallest"
     if not found.backend_agrees:
         end += "; the backend itself is close there, ONNX Runtime is not"
-    return f"{len(found.cut.nodes)} of {found.total} nodes still fail: {names}; {found.evaluations} evaluations{end}"
+    piece = f"{len(found.cut.nodes)} of {counted(found.total, 'node')}"
+    fail = "fails" if len(found.cut.nodes) == 1 else "fail"
+    return f"{piece} still {fail}: {names}; {counted(found.evaluations, 'evaluation')}{end}"

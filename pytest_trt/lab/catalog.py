@@ -12,6 +12,7 @@ from pytest_trt.artifacts.store import Store
 from pytest_trt.backends import BUILD_OPTIONS, Backend, Progress, get_backend, silent
 from pytest_trt.environment import Environment
 from pytest_trt.errors import BackendUnavailableError, ManifestError, TrtError, UnsupportedError, UsageError, nearest
+from pytest_trt.lab.option_pairs import check_pairs
 from pytest_trt.settings import Settings, options
 from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.case import AS_IS, NO_AXES, Axes, Case
@@ -120,7 +121,7 @@ class Catalog:
             Case(manifest.name, precision, profile, backend, tactics, graph, self._options_for(backend, axes))
             for backend in axes.backends or self.backend_names
             for graph in axes.graphs or settings.graph
-            for tactics in self._tactics_for(backend, axes)
+            for tactics in self._tactics_for(backend, axes, manifest)
             for precision in precisions  # outside of the profiles: they share its typed model
             for profile in self._profile_names(manifest, axes.profiles)
         ]
@@ -128,12 +129,15 @@ class Catalog:
             self.tolerance(case)  # a wrong one must show now, not after minutes of building
         for case in {(case.backend, case.tactics): case for case in cases if check}.values():
             self.backend(case.backend).check(self.build_options(case))
+        for case in {(case.backend, case.precision): case for case in cases if check}.values():
+            check_pairs(self.settings, self.backend(case.backend), case, self.build_options(case))
         return cases
 
-    def _tactics_for(self, backend: str, axes: Axes) -> tuple[tuple[str, ...], ...]:
-        if axes.tactics is None:
+    def _tactics_for(self, backend: str, axes: Axes, manifest: Manifest) -> tuple[tuple[str, ...], ...]:
+        if axes.tactics is None and self.settings.tactics:
             return self.settings.tactics
-        return axes.tactics if backend == "tensorrt" else ((),)
+        given = manifest.tactics if axes.tactics is None else axes.tactics
+        return (given if backend == "tensorrt" else ()) or ((),)
 
     @staticmethod
     def _options_for(backend: str, axes: Axes) -> tuple[tuple[str, str], ...]:
@@ -144,12 +148,15 @@ class Catalog:
         """Marker > command line > manifest. Raises UsageError for a marker's value that cannot be read."""
         known = BUILD_OPTIONS.get(case.backend, ())
         of_manifest = {name: value for name, value in self.manifest(case).build.given().items() if name in known}
-        of_settings = BuildOptions.of({**vars(self.settings), "tactics": None})
+        of_settings = self._options_of_settings()
         parsers = {option.name: option for option in options()}
         of_marker = BuildOptions.of(
             {name: parsers[name].read(text, f"@pytest.mark.trt: {name}") for name, text in case.options}
         )
         return replace(of_marker.over(of_settings).over(BuildOptions(**of_manifest)), tactics=case.tactics)
+
+    def _options_of_settings(self) -> BuildOptions:
+        return BuildOptions.of({**vars(self.settings), "tactics": None})
 
     def _profile_names(self, manifest: Manifest, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
         known = tuple(manifest.profiles) or (DEFAULT_PROFILE,)
@@ -184,6 +191,10 @@ class Catalog:
         """The finished plan that takes the place of building on the tensorrt backend."""
         return self.root / self.settings.engine if self.settings.engine else self._manifests[name].plan
 
+    def is_prebuilt(self, case: Case) -> bool:
+        """Whether *case* runs a finished plan in place of building one."""
+        return case.backend == "tensorrt" and self.plan_file(case.model) is not None
+
     def plan(self, name: str) -> StoredEngine:
         """That plan, read. Raises UnsafeModelError where nobody named its digest, ManifestError where there is none."""
         from pytest_trt.artifacts.prebuilt import read_plan
@@ -197,7 +208,8 @@ class Catalog:
         """What the plan of a model says of itself."""
         if name not in self._interfaces:
             backend = cast(Any, self.backend("tensorrt"))  # no other has plans
-            self._interfaces[name] = backend.interface(self.plan(name).plan, self._manifests[name].build)
+            options = self._options_of_settings().over(self._manifests[name].build)
+            self._interfaces[name] = backend.interface(self.plan(name).plan, options)
         return self._interfaces[name]
 
     def graph(self, case: Case) -> Model:

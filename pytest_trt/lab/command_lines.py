@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from pytest_trt.backends.tensorrt.command_lines import CommandLine
     from pytest_trt.lab.workshop import Workshop
 
-__all__ = ["TOOLS", "command_line", "parse_version"]
+__all__ = ["command_line", "parse_version"]
 
-TOOLS = ("trtexec", "polygraphy")
 _OLDEST = (8, 6)
 # What the lines are written for where no TensorRT is installed that could say its version.
 _NEWEST = (11, 4)
@@ -48,7 +47,8 @@ def command_line(lab: Workshop, case: Case, tool: str, version: tuple[int, ...],
     request = lab.blueprint(case)
     onnx = _write_model(request, folder / _stem(case))
     plan = onnx.with_name(f"{case.id}.plan")
-    found = tools[tool](request, version, onnx=str(onnx), plan=str(plan))
+    files = {name: str(file) for name, file in _kept(lab, request, version, plan).items()}
+    found = tools[tool](request, version, onnx=str(onnx), plan=str(plan), **files)
     return "\n".join([f"# {case}", *(f"# {note}" for note in found.notes), shlex.join(found.words)])
 
 
@@ -56,6 +56,35 @@ def _stem(case: Case) -> str:
     # Cases that differ in profile or tactics alone share their typed model.
     graph = "" if case.graph == "as-is" else f"-{case.graph.replace('=', '')}"
     return f"{case.model}-{case.precision}{graph}"
+
+
+def _kept(lab: Workshop, request: BuildRequest, version: tuple[int, ...], plan: Path) -> dict[str, Path]:
+    """What the installed TensorRT left of earlier builds and the line needs, written beside *plan*: the calibration's
+    table, and the timing cache that no layer may miss. Nothing for another release, which would not take it."""
+    from pytest_trt.artifacts.calibration_cache import load_calibration_cache
+    from pytest_trt.backends import get_backend
+
+    found = get_backend("tensorrt").probe()
+    if not found.ok or parse_version(None, found.versions["tensorrt"])[:2] != version[:2]:
+        return {}
+    contents = {}
+    if request.calibration is not None:
+        contents["calibration_cache"] = load_calibration_cache(lab.store, lab.backend("tensorrt"), request)
+    if request.options.timing_cache_miss == "error":
+        contents["timing_cache"] = lab.timings("tensorrt")
+    files = {}
+    for name, content in contents.items():
+        if content is not None:
+            files[name] = plan.with_suffix(f".{name.replace('_', '-')}")
+            _write(files[name], content)
+    return files
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"--export: {file} cannot be written: {error.strerror}") from error
 
 
 def _write_model(request: BuildRequest, folder: Path) -> Path:

@@ -23,7 +23,7 @@ __all__ = ["cost_of_exclusions", "with_cost"]
 def with_cost(lab: Lab, case: Case, found: Bisection) -> Bisection:
     """*found* with what its exclusions cost; what cannot be measured says so, since what was found must not be lost."""
     if found.culprits is None or not found.culprits.nodes:
-        return found
+        return found.with_note("latency not measured: no exclusion was found that could cost something")
     try:
         return replace(found, cost=cost_of_exclusions(lab, case, found.culprits.exclude_nodes))
     except TrtError as error:

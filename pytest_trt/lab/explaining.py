@@ -105,6 +105,6 @@ def subject_at(
         return Subject(lab, case, point, limit, limits)
     known = points(lab.profile(case), lab.model(case.model).inputs, lab.settings.shapes, lab.settings.seed)
     if point not in known:
-        names = [*_CORNERS, *known, *(sample.origin for sample in lab.regressions(case).samples)]
+        names = {*_CORNERS, *known, *(sample.origin for sample in lab.regressions(case).samples)}
         raise UsageError(f"{case} has no point {point!r}", hint=nearest(point, names))
     return Subject(lab, case, point, limit, limits, known[point])

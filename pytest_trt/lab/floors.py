@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.counted import counted
 from pytest_trt.errors import AccuracyFailure, UnsupportedError
 from pytest_trt.spec.case import Case
 from pytest_trt.spec.precision import get_precision
@@ -103,7 +104,7 @@ def _measure(lab: Workshop, case: Case) -> dict[str, Any]:
 
     shapes, model = lab.profile(case).at("opt"), lab.model(case.model)
     samples, fingerprint = lab.samples(case, shapes, lab.settings.samples)
-    lab.progress(f"precision floor of {case.id}: {len(samples)} samples")
+    lab.progress(f"precision floor of {case.id}: {counted(len(samples), 'sample')}")
     expected = obtain_reference(lab.store, model, samples, fingerprint, lab.progress).outputs
     session = _simulated_session(lab, case)
     typed = [session.run(sample.feeds) for sample in samples]
@@ -182,7 +183,7 @@ def propose(lab: Workshop, cases: Sequence[Case]) -> Proposal:
                 measured = Measured.of(actual[name], right)
                 spread.setdefault(name, []).extend([measured] if measured else [])
                 apart[name] = apart.get(name, 0) + _apart(actual[name], right)
-    if bad := [f'"{name}" in {samples} of {count} samples' for name, samples in apart.items() if samples]:
+    if bad := [f'"{name}" in {samples} of {counted(count, "sample")}' for name, samples in apart.items() if samples]:
         told = f"{first}: NaN or infinite on one side only, or differently: {', '.join(bad)}"
         raise AccuracyFailure(told, "no tolerance allows that; pytest-trt bisect says where it comes from")
     floors, floor_lines = _floors_and_lines(lab, first)
@@ -194,13 +195,13 @@ def propose(lab: Workshop, cases: Sequence[Case]) -> Proposal:
     remark = " (simulated)" if support.kind == "simulated" else ""
     title = f"{first.model} {first.precision} on {first.backend}{remark}"
     told = "; ".join(f"{origin} ({kind})" for origin, kind in origins.items())
-    head = f"{title}: {count} samples at {profiles}; inputs {told}; against {source}"
+    head = f"{title}: {counted(count, 'sample')} at {profiles}; inputs {told}; against {source}"
     lines = [head, *floor_lines]
     tables = []
     for one in evidence:
         quantile = t_quantile(_CONFIDENCE, max(len(one.samples) - 1, 1))
         limits, rows = one.limits(quantile, elementwise=elementwise), one.rows(quantile)
-        lines += [f'output "{one.name}", {len(one.samples)} samples', *rows]
+        lines += [f'output "{one.name}", {counted(len(one.samples), "sample")}', *rows]
         if looser := _looser(limits, default):
             lines += [
                 f"  looser than the default of {first.precision}: {looser}",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pytest_trt.counted import counted
 from pytest_trt.errors import RunError, TrtError
 from pytest_trt.lab.task_scores import Scored, score_samples
 from pytest_trt.spec.shape_points import left_out, points
@@ -31,8 +32,9 @@ _SAMPLES_ELSEWHERE = 1
 class Judged:
     """What was found. ``corners`` alone is what baselines are compared with: they know no other points.
 
-    ``rows`` has a row per point for the record: shapes, samples, reference, ok. ``refused`` are the points at which the
-    engine did not run, ``missed`` what could not be judged; a sentence each.
+    ``rows`` has a row per point for the record: shapes, samples, reference, ok; that of opt says whether its first
+    sample, run once more, ``repeats``. ``refused`` are the points at which the engine did not run, ``missed`` what
+    could not be judged; a sentence each.
     ``scored`` are the metrics at opt, or what kept them from being computed; None where an output does not fit.
     """
 
@@ -77,7 +79,7 @@ def judge_points(lab: Workshop, case: Case, session: Session, limits: ToleranceS
         _judge(lab, case, session, limits, judged, found, name, samples, expected, source)
     above = left_out(profile, specs, settings.shapes)
     if above:
-        judged.missed.append(f"{above} points more than a case is judged at")
+        judged.missed.append(f"{counted(above, 'point')} more than a case is judged at")
     saved = lab.regressions(case)
     judged.missed += saved.left_out
     if saved.samples:
@@ -120,6 +122,8 @@ def _judge(
     try:
         with lab.device_lock(case.backend):  # somebody else may be measuring
             outputs = [sample.cut(session.run(sample.feeds)) for sample in samples]
+            if name == "opt":  # what does not repeat is no baseline
+                row["repeats"] = _same(outputs[0], samples[0].cut(session.run(samples[0].feeds)))
     except RunError as error:
         if name == "opt":
             raise
@@ -139,6 +143,11 @@ def _judge(
             judged.scored = score_samples(lab, case, samples, outputs, expected)
         except TrtError as error:
             judged.scored = error  # outputs that are not close say more
+
+
+def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two runs gave the same outputs, bit for bit."""
+    return all(array.tobytes() == second[name].tobytes() for name, array in first.items())
 
 
 def shapes_text(shapes: Mapping[str, Shape]) -> str:

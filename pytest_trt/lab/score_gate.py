@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.baselines.anchors import recordings
+from pytest_trt.counted import counted
 from pytest_trt.errors import AccuracyFailure, BaselineFailure, Failure, TrtError
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def _drop(lab: Lab, one: Scored, stored: Mapping[str, Any], new: Known) -> tuple
 def _about(one: Scored, new: Known) -> str:
     parts = ", ".join(f"{key} {value}" for key, value in one.definition.items() if key not in ("metric", "digest"))
     what = f"{one.definition['metric']}{f' ({parts})' if parts else ''}"
-    return f"metric       {what}: {new.mean:.4g} on {new.count} samples"
+    return f"metric       {what}: {new.mean:.4g} on {counted(new.count, 'sample')}"
 
 
 def _moved(one: Scored, drop: Drop, old: Known, new: Known) -> list[str]:
@@ -153,5 +154,6 @@ def _moved(one: Scored, drop: Drop, old: Known, new: Known) -> list[str]:
     falls = (new.scores - old.scores) if one.spec.lower_is_better else (old.scores - new.scores)
     worst = [int(index) for index in falls.argsort(kind="stable")[::-1][:_SHOWN] if falls[index] > 0]
     named = ", ".join(f"{index} ({old.scores[index]:.4g} → {new.scores[index]:.4g})" for index in worst)
-    count = f"{int((falls > 0).sum())} samples are worse, {int((falls < 0).sum())} better"
+    lower = int((falls > 0).sum())
+    count = f"{counted(lower, 'sample')} {'is' if lower == 1 else 'are'} worse, {int((falls < 0).sum())} better"
     return [f"moved        {count}; most of all: {named}"]

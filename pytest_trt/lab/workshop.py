@@ -1,47 +1,38 @@
-"""Workshop: from a case to a loaded engine. Recipes, calibration, builds, sessions."""
+"""Workshop: from a typed model to a loaded engine. Requests, builds, sessions."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_trt.backends import BuildRequest, Calibration, Progress, Session, silent
+from pytest_trt.backends import BuildRequest, Progress, Session, silent
 from pytest_trt.errors import BuildError, RunError, StaleModelError, UnsupportedError, UsageError
-from pytest_trt.lab.samples import Samples
+from pytest_trt.lab.typed_models import TypedModels
 from pytest_trt.settings import Settings
 from pytest_trt.spec.case import AS_IS, Case
 from pytest_trt.spec.interface import hold
 from pytest_trt.spec.manifest import WHILE_LOADING
-from pytest_trt.spec.precision import Precision, RecipeResult, apply_recipe, get_precision
-from pytest_trt.spec.shapes import Shape
+from pytest_trt.spec.precision import get_precision
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.comparison import Comparison
     from pytest_trt.accuracy.tolerance import ToleranceSet
     from pytest_trt.artifacts.engines import StoredEngine
     from pytest_trt.backends import Built
-    from pytest_trt.diagnosis.conversion import Conversion
     from pytest_trt.lab.floors import Floors
     from pytest_trt.spec.inputs import Sample
-    from pytest_trt.spec.model import Model
 
 __all__ = ["Workshop"]
 
-# What a manifest says of a precision's ranges, and not of its recipe.
-_OF_CALIBRATION = ("calibration", "percentile", "samples", "ranges")
 
-
-class Workshop(Samples):
+class Workshop(TypedModels):
     """A catalog that can build. One engine is loaded at a time; ``close`` frees it."""
 
     def __init__(self, settings: Settings, root: Path, progress: Progress = silent) -> None:
         super().__init__(settings, root, progress)
-        self._typed: dict[tuple[str, str, str], tuple[Model, RecipeResult]] = {}
-        self._outlines: dict[tuple[str, str, str], tuple[Model, Mapping[str, Any]]] = {}
         self._engine: tuple[Case, StoredEngine, Session] | None = None
         self.unbuildable: dict[Case, BuildError] = {}  # not tried again, unless somebody empties this
         self.floors: dict[Case, Floors] = {}  # measured by lab.floors
@@ -53,103 +44,6 @@ class Workshop(Samples):
         if self._engine is not None:
             self._engine[2].close()
             self._engine = None
-
-    def typed_model(self, case: Case) -> tuple[Model, RecipeResult]:
-        """The model after its precision's recipe, and what the recipe did. Raises PrecisionError."""
-        from pytest_trt.spec.model import Model
-
-        untyped = self.model(case.model)
-        if not untyped.has_graph or self.is_prebuilt(case):
-            why = "not applied: the plan is built" if self.is_prebuilt(case) else "not applied: there is no ONNX graph"
-            return untyped, RecipeResult(untyped.proto, False, {"recipe": why})
-        key = (case.model, case.precision, case.graph)
-        if key not in self._typed:
-            precision, model = get_precision(case.precision), self.graph(case)
-            options = dict(self.manifest(case).precision.get(case.precision, {}))
-            calibration = {name: options.pop(name) for name in _OF_CALIBRATION if name in options}
-            recipe = precision.make_recipe(**options)
-            ranges = self._ranges(case, precision, options, calibration)
-            result = apply_recipe(recipe, model.proto, ranges)
-            # Two typed models in memory at most: cases come precision by precision.
-            while len(self._typed) >= 2:
-                del self._typed[next(iter(self._typed))]
-            self._typed[key] = Model.from_proto(result.proto, model.name), result
-            self._outlines.pop(key, None)  # one copy is enough
-        return self._typed[key]
-
-    def typed_outline(self, case: Case) -> tuple[Model, Mapping[str, Any]]:
-        """The typed model and its recipe's notes. Where the store knows fingerprint, inputs and outputs, the graph is
-        only made if something asks for it. Raises PrecisionError."""
-        from pytest_trt.artifacts.typed_models import recall_typed
-
-        def make() -> tuple[Model, Mapping[str, Any]]:
-            model, result = self.typed_model(case)
-            return model, result.notes
-
-        key = (case.model, case.precision, case.graph)
-        if key in self._typed or not self.model(case.model).has_graph or self.is_prebuilt(case):
-            return make()
-        if key not in self._outlines:
-            precision, source = get_precision(case.precision), self.graph(case)
-            options = dict(self.manifest(case).precision.get(case.precision, {}))
-            calibration = {name: options.pop(name) for name in _OF_CALIBRATION if name in options}
-            ranges = self._ranges(case, precision, options, calibration)
-            outline = recall_typed(self.store, source, precision, options, ranges, make)
-            if key in self._typed:
-                return outline
-            while len(self._outlines) >= 2:
-                del self._outlines[next(iter(self._outlines))]
-            self._outlines[key] = outline
-        return self._outlines[key]
-
-    def conversion(self, case: Case) -> Conversion:
-        """The case's recipe and its needs, with nothing excluded by name yet. Raises PrecisionError."""
-        from pytest_trt.diagnosis.conversion import Conversion
-
-        precision = get_precision(case.precision)
-        options = dict(self.manifest(case).precision.get(case.precision, {}))
-        calibration = {name: options.pop(name) for name in _OF_CALIBRATION if name in options}
-        excluded = tuple(options.pop("exclude_nodes", ()))
-        ranges = self._ranges(case, precision, options, calibration)
-        return Conversion(self.graph(case), precision, ranges, options, excluded)
-
-    def _calibration_samples(self, case: Case, limit: int | None) -> tuple[list[Sample], str]:
-        # One model, one set of ranges: whichever profile is tested, and in whatever order, the largest one calibrates.
-        shapes = max((profile.at("opt") for profile in self.profiles(case)), key=_elements)
-        return self.samples(case, shapes, limit)
-
-    def _ranges(
-        self, case: Case, precision: Precision, options: dict[str, Any], calibration: dict[str, Any]
-    ) -> Mapping[str, tuple[float, float]] | None:
-        if not precision.calibrated:
-            return None
-        if "ranges" in calibration:
-            from pytest_trt.spec.precision.stored_ranges import read_ranges
-
-            return read_ranges(calibration["ranges"])
-        from pytest_trt.artifacts.calibration import CalibrationOptions, obtain_ranges
-        from pytest_trt.artifacts.typed_models import recall_tensors
-
-        model = self.graph(case)
-        samples, fingerprint = self._calibration_samples(case, calibration.get("samples"))
-        chosen = CalibrationOptions(
-            calibration.get("calibration", precision.calibration), calibration.get("percentile", 99.99)
-        )
-        tensors = recall_tensors(self.store, model, options, precision.name)
-        return obtain_ranges(self.store, model, tensors, samples, fingerprint, chosen, self.progress)
-
-    def _calibration(self, case: Case) -> Calibration | None:
-        """The samples for TensorRT's own calibration, where the precision is one that it calibrates."""
-        algorithm = get_precision(case.precision).calibrator
-        if algorithm is None:
-            return None
-        limit = self.manifest(case).precision.get(case.precision, {}).get("samples")
-        samples, fingerprint = self._calibration_samples(case, limit)
-        return Calibration(algorithm, [sample.feeds for sample in samples], fingerprint)
-
-    def is_prebuilt(self, case: Case) -> bool:
-        """Whether *case* runs a finished plan in place of building one."""
-        return case.backend == "tensorrt" and self.plan_file(case.model) is not None
 
     def request(self, case: Case) -> BuildRequest:
         """Everything the backend needs to build *case*. Raises UnsupportedError and UsageError."""
@@ -307,7 +201,3 @@ class Workshop(Samples):
             return self.store.lock("device-cpu")
         bus_id = self.backend(backend).probe().versions.get("gpu_bus_id", "")
         return self.store.lock("-".join(["device-gpu", *re.findall(r"\w+", bus_id.lower())]))
-
-
-def _elements(shapes: Mapping[str, Shape]) -> int:
-    return sum(math.prod(shape) for shape in shapes.values())

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.errors import InputsError
+from pytest_trt.latency.benchmark_json import as_durations, benchmarks_of, is_benchmark_json
+from pytest_trt.latency.modes import prior_of
 from pytest_trt.latency.priors import PRIORS
 from pytest_trt.latency.trtexec_times import WARMUP_MS, after_warmup, durations
 
@@ -32,9 +34,9 @@ _FORMATS = "an .npz of arrays, the JSON of pytest-benchmark, or that of trtexec 
 
 @dataclass(frozen=True)
 class SampleFile:
-    """``samples``: name -> repeats, each an array of durations in ms in the order taken. ``clocks``: name -> clock,
-    where the file says one; ``usual_clock`` is what such files are otherwise from, if that can be said. ``kind`` is
-    ``npz``, ``pytest-benchmark`` or ``trtexec``."""
+    """``samples``: name -> repeats, each an array of durations in ms in the order taken. ``clocks``: name -> clock (see
+    ``modes``), where the file says one; ``usual_clock`` is what such files are otherwise from, if that can be said.
+    ``kind`` is ``npz``, ``pytest-benchmark`` or ``trtexec``."""
 
     kind: str
     samples: Mapping[str, Repeats]
@@ -80,7 +82,7 @@ def _npz(path: Path) -> SampleFile:
             f"{path}: not an .npz of numbers: {error}", hint="np.savez(file, name=array), durations in ms"
         ) from error
     suffixes = {name: name.rpartition("__")[2] for name in samples if "__" in name}
-    return SampleFile("npz", samples, {name: clock for name, clock in suffixes.items() if clock in PRIORS})
+    return SampleFile("npz", samples, {name: clock for name, clock in suffixes.items() if prior_of(clock) in PRIORS})
 
 
 def _repeats(place: str, array: NDArray[Any]) -> Repeats:
@@ -90,17 +92,7 @@ def _repeats(place: str, array: NDArray[Any]) -> Repeats:
         raise InputsError(
             f"{place}: the shape is {array.shape}", hint="(samples,) is one repeat, (repeats, samples) are several"
         )
-    return [_durations(place, row) for row in np.atleast_2d(array)]
-
-
-def _durations(place: str, values: Any) -> NDArray[np.float64]:
-    found = np.asarray(values, dtype=np.float64)
-    if found.size == 0:
-        raise InputsError(f"{place}: a repeat without samples")
-    wrong = np.flatnonzero(~(np.isfinite(found) & (found > 0)))
-    if wrong.size:
-        raise InputsError(f"{place}: sample {wrong[0]} is {found[wrong[0]]:g}", hint="durations are finite and above 0")
-    return found
+    return [as_durations(place, row) for row in np.atleast_2d(array)]
 
 
 def _json(path: Path) -> SampleFile:
@@ -108,7 +100,7 @@ def _json(path: Path) -> SampleFile:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputsError(f"{path}: neither .npz nor JSON: {error}", hint=f"wanted is {_FORMATS}") from error
-    if isinstance(content, dict) and isinstance(content.get("benchmarks"), list):
+    if is_benchmark_json(content):
         return _pytest_benchmark(path, content["benchmarks"])
     if isinstance(content, list):
         return _trtexec(path, content)
@@ -118,27 +110,17 @@ def _json(path: Path) -> SampleFile:
     )
 
 
-def _pytest_benchmark(path: Path, benchmarks: list[Any]) -> SampleFile:
+def _pytest_benchmark(path: Path, rows: list[Any]) -> SampleFile:
     samples: dict[str, Repeats] = {}
     clocks: dict[str, str] = {}
-    for number, one in enumerate(benchmarks):
-        stats = one.get("stats") if isinstance(one, dict) else None
-        name = (one.get("fullname") or one.get("name")) if isinstance(one, dict) else None
-        if not isinstance(stats, dict) or not isinstance(name, str):
-            raise InputsError(f"{path}: benchmarks[{number}] has no name, or no stats")
-        if name in samples:
-            raise InputsError(f"{path}: two benchmarks are called {name!r}", hint="merge runs as repeats in an .npz")
-        if "data" not in stats:
+    for one in benchmarks_of(str(path), rows):
+        if one.fullname in samples:
             raise InputsError(
-                f"{path}: {name} has a summary but no samples",
-                hint="pytest-benchmark keeps them with --benchmark-json=FILE, and with --benchmark-save-data",
+                f"{path}: two benchmarks are called {one.fullname!r}", hint="merge runs as repeats in an .npz"
             )
-        seconds = _numbers(f"{path}: stats.data of {name}", stats["data"])
-        samples[name] = [_durations(f"{path}: stats.data of {name}", seconds * 1e3)]
-        extra = one.get("extra_info")
-        clock = extra.get("clock") if isinstance(extra, dict) else None
-        if isinstance(clock, str) and clock in PRIORS:
-            clocks[name] = clock
+        samples[one.fullname] = [one.samples_ms]
+        if one.clock and prior_of(one.clock) in PRIORS:
+            clocks[one.fullname] = one.clock
     return SampleFile("pytest-benchmark", samples, clocks, usual_clock="host")
 
 
@@ -150,10 +132,3 @@ def _trtexec(path: Path, queries: list[Any]) -> SampleFile:
     counted = after_warmup(queries, WARMUP_MS) or queries  # all of them where trtexec was told of a shorter warm-up
     # It does not say whether a graph was launched: the wider prior of the two is the safe one.
     return SampleFile("trtexec", {TRTEXEC_NAME: [durations(place, counted)]}, {}, "sync")
-
-
-def _numbers(place: str, values: Any) -> NDArray[np.float64]:
-    # JSON's true is a number to Python, and to NumPy a text of digits is one.
-    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
-        raise InputsError(f"{place}: a list of numbers is wanted")
-    return np.array(values, dtype=np.float64)

@@ -138,10 +138,11 @@ def batch_count(count: int) -> int:
 def median_error(values: NDArray[np.float64]) -> float:
     """The standard error of the median of *values*, a series in the order in which it was taken; 0 for one value.
 
-    How uncertain the median's *rank* is comes from batch means: the share of samples above the median scatters
-    between stretches of the series, by chance alone if samples are independent, by more if they hang together or
-    drift. What that rank interval is worth is read from the sorted samples. So an outlier counts as one sample
-    above, however far off it is, and a second mode counts as soon as the interval reaches it.
+    How uncertain the median's *rank* is comes from which samples lie above it. Two methods look at that series, and the
+    larger answer counts: batch means (the share above scatters between stretches, by more than chance if samples hang
+    together or drift) and the sum of its autocorrelations, which also sees a memory that is longer than a stretch.
+    What that rank interval is worth is read from the sorted samples. So an outlier counts as one sample above,
+    however far off it is, and a second mode counts as soon as the interval reaches it.
     """
     count = values.size
     if count < _FEWEST_FOR_RANKS:
@@ -152,7 +153,27 @@ def median_error(values: NDArray[np.float64]) -> float:
     if batches:
         above = 0.5 + 0.5 * np.sign(values - np.median(values))
         shares = np.array([batch.mean() for batch in np.array_split(above, batches)])
-        variance = max(variance, float(shares.var(ddof=1)) / batches)
+        variance = max(variance, float(shares.var(ddof=1)) / batches, _variance_of_mean(above))
     reach = _Z * math.sqrt(variance)
     low, high = np.quantile(values, [max(0.0, 0.5 - reach), min(1.0, 0.5 + reach)])
     return float((high - low) / (2 * _Z))
+
+
+def _variance_of_mean(series: NDArray[np.float64]) -> float:
+    """The variance of the mean of *series*, whose values hang together: its variance times the sum of its
+    autocorrelations, over the count; 0 where all values are the same.
+
+    That sum ends by Geyer's initial monotone sequence (1992, Statistical Science 7): sums of two neighbouring
+    autocorrelations are taken while they are positive, and none counts as larger than the one before it.
+    """
+    count, around = series.size, series - series.mean()
+    variance = float((around**2).mean())
+    if not variance:
+        return 0.0
+    # At least twice as long, since the end of a series is no neighbour of its beginning; powers of two are quick.
+    spectrum = np.fft.rfft(around, 1 << (2 * count - 1).bit_length())
+    correlations = np.fft.irfft(np.abs(spectrum) ** 2)[:count] / (count * variance)
+    pairs = correlations[: count // 2 * 2].reshape(-1, 2).sum(axis=1)
+    noise = np.flatnonzero(pairs <= 0)
+    monotone = np.minimum.accumulate(pairs[: noise[0]] if noise.size else pairs)
+    return variance * max(0.0, 2 * float(monotone.sum()) - 1) / count

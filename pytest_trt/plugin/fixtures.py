@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_trt.errors import TrtError
-from pytest_trt.plugin.marks import MarkOptions
+from pytest_trt.plugin.marks import MarkOptions, threshold_of
 from pytest_trt.plugin.options import get_lab, get_settings
 from pytest_trt.plugin.parts import Part, add_record, as_text, judge_states, run_part
 
@@ -95,13 +95,17 @@ def trt_check(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> C
         record = trt_lab.record(trt_case)
         add_record(request.node, record)
         origin = f"trt_check() in {request.node.nodeid}" if tolerance else mark.origin
-        return run_part(
+        comparison = run_part(
             request.node,
             record,
             Part.ACCURACY,
             lambda: trt_lab.check(trt_case, record, {**mark.tolerance, **tolerance}, origin),
             lambda: trt_lab.build_log(trt_case),
         )
+        settings = get_settings(request.config)
+        if settings.latency == "off" or "trt_latency" not in request.fixturenames:  # nothing else of the test asks
+            judge_states(record, Part.ACCURACY, inconclusive=settings.inconclusive, baseline=settings.baseline)
+        return comparison
 
     return check
 
@@ -139,20 +143,21 @@ def trt_search(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> 
 def trt_latency(request: pytest.FixtureRequest, trt_lab: Lab, trt_case: Case) -> Callable[..., Verdict | None]:
     """Call it to measure the engine, record the samples with pytest-benchmark, and gate them.
 
-    ``threshold=0.03`` overrides the marker's. Returns the verdict, None where no baseline is stored or where
-    ``--trt-latency=off``. Fails the test on a regression.
+    ``threshold=0.03``, or ``"3%"``, overrides the marker's. Returns the verdict, None where no baseline is stored or
+    where ``--trt-latency=off``. Fails the test on a regression.
     """
     mark = MarkOptions.from_node(request.node)
 
-    def latency(threshold: float | None = None) -> Verdict | None:
+    def latency(threshold: float | str | None = None) -> Verdict | None:
         __tracebackhide__ = True
         from pytest_trt.plugin.benchmark import feed
 
+        given = as_text(request.node, lambda: threshold_of(f"trt_latency() in {request.node.nodeid}", threshold))
         if get_settings(request.config).latency == "off":
             return None
         record = trt_lab.record(trt_case)
         add_record(request.node, record)
-        limit = threshold if threshold is not None else mark.threshold
+        limit = mark.threshold if given is None else given
         settings = get_settings(request.config)
         try:
             verdict = run_part(

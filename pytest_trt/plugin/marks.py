@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_trt.errors import UsageError
-from pytest_trt.option_values import tactic_sets
+from pytest_trt.option_values import ratio, tactic_sets
 from pytest_trt.settings import as_text
 
 if TYPE_CHECKING:
     from pytest_trt.spec.case import Axes
 
-__all__ = ["MarkOptions"]
+__all__ = ["MarkOptions", "threshold_of"]
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,21 @@ class MarkOptions:
         axes = {key: _names(where, key, known.pop(key, None)) for key in _AXES}
         sets = _sets(where, known.pop("tactics", None))
         build = {name: known.pop(name) for name in BuildOptions.names() if name in known}
-        threshold = known.pop("threshold", None)
-        if threshold is not None and not (isinstance(threshold, (int, float)) and 0 < threshold < 100):
-            raise UsageError(f"{where}: threshold={threshold!r} must be a share such as 0.03")
         return cls(
             str(marker.args[0]),
             f"@pytest.mark.trt of {where}",
             Axes(**axes, tactics=sets, options=tuple(sorted((k, as_text(v)) for k, v in build.items()))),
-            threshold=threshold,
+            threshold=threshold_of(where, known.pop("threshold", None)),
             tolerance=known,
         )
+
+
+def threshold_of(where: str, value: Any) -> float | None:
+    """The threshold that a test gives, ``0.03`` or ``"3%"``, by the rule of ``--trt-threshold``. Raises UsageError."""
+    try:
+        return None if value is None else ratio(str(value))
+    except ValueError as error:
+        raise UsageError(f"{where}: cannot use threshold={value!r}: {error}") from error
 
 
 _AXES = ("precisions", "profiles", "backends", "graphs")

@@ -62,13 +62,13 @@ def _check_names(config: pytest.Config, settings: Settings) -> None:
 
         parse_tolerance(settings.tolerance)
     asks_of_the_builder = any(getattr(settings, o.name) != o.default for o in options() if o.group == "build")
-    if settings.backend or asks_of_the_builder or any(settings.tactics):
+    if settings.backend or asks_of_the_builder or settings.tactics:
         from pytest_trt.spec.build_options import BuildOptions
 
         asked = BuildOptions.of({**vars(settings), "tactics": None})
         lab = get_lab(config)
         for name in lab.backend_names:
-            for tactics in settings.tactics:
+            for tactics in settings.tactics or ((),):
                 lab.backend(name).check(replace(asked, tactics=tactics))
 
 

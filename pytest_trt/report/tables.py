@@ -54,9 +54,16 @@ def engines(records: Sequence[Record]) -> list[tuple[str, ...]]:
     return [_engine(record, record.engine) for record in records if record.engine and record.engine.get("structure")]
 
 
+def _option(value: object) -> str:
+    """One option's value in a cell; of a library's digest, the first 12 digits."""
+    if not isinstance(value, dict):
+        return str(value)
+    return " ".join(f"{name}:{held[:12] if isinstance(held, str) else held}" for name, held in value.items())
+
+
 def _engine(record: Record, engine: dict[str, Any]) -> tuple[str, ...]:
     structure, census = engine["structure"], engine.get("census") or {}
-    options = ", ".join(f"{name}={value}" for name, value in (engine.get("options") or {}).items())
+    options = ", ".join(f"{name}={_option(value)}" for name, value in (engine.get("options") or {}).items())
     weights = ", ".join(f"{size / 1e6:.2f} MB {kind}" for kind, size in (census.get("weights_bytes") or {}).items())
     counts = (str(structure.get(name, "-")) for name in ("layers", "fused", "reformats", "myelin"))
     memory = structure.get("device_memory_bytes")

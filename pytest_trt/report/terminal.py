@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_trt.baselines.state import baseline_notes
+from pytest_trt.counted import counted
 from pytest_trt.record import Record
 from pytest_trt.report.tables import providers
 
@@ -161,7 +162,7 @@ def metric_lines(record: Record, *, doubtful: bool = False, compared: bool = Fal
             said = f"{verdict['outcome']} ({gates}{against}{verdict['sentence']})"
         else:
             why = row.get("beyond") or f"not compared: {row['not_compared']}"
-            said = f"{row['mean']:.4g} on {row['count']} samples, {why}"
+            said = f"{row['mean']:.4g} on {counted(row['count'], 'sample')}, {why}"
         lines.append(f"metric {name}: {said}")
     return lines
 
@@ -188,9 +189,9 @@ def builds_line(builds: dict[str, Any]) -> str:
 def search_line(search: dict[str, Any]) -> str:
     """How far the worst input that a search found is from failing, or that it fails."""
     if search["ok"]:
-        return f"search: {search['runs']} inputs, the worst one uses {search['error']:.1%} of the tolerance"
+        return f"search: {counted(search['runs'], 'input')}, the worst one uses {search['error']:.1%} of the tolerance"
     saved = f", saved as {search['saved']}" if search["saved"] else ", not saved"
-    return f"search: an input fails after {search['runs']} runs{saved}"
+    return f"search: an input fails after {counted(search['runs'], 'run')}{saved}"
 
 
 def _clocks(records: Sequence[Record]) -> str:

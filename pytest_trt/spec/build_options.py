@@ -77,12 +77,20 @@ class BuildOptions:
             if name in _NOT_IN_PLAN:
                 continue
             if name == "plugins":
-                plain[name] = {path.name: _digest(path) for path in value}
+                plain[name] = _digests(name, value)
             elif name == "memory_pools":
                 plain[name] = dict(value)
             else:
                 plain[name] = sorted(value) if isinstance(value, tuple) else value
         return plain
+
+    def reported(self) -> dict[str, Any]:
+        """All options that are given, as JSON: ``describe``, and what decides nothing but how a plan is loaded and
+        whether a build may go on. Raises UsageError when a library cannot be read."""
+        beside = {name: value for name, value in self.given().items() if name in _NOT_IN_PLAN}
+        if self.lean_runtime is not None:
+            beside["lean_runtime"] = _digests("lean_runtime", (self.lean_runtime,))
+        return {**self.describe(), **beside}
 
     def over(self, other: BuildOptions) -> BuildOptions:
         """These options, and *other*'s where these leave the default."""
@@ -102,8 +110,16 @@ class BuildOptions:
 _NOT_IN_PLAN = ("lean_runtime", "timing_cache_miss")
 
 
-def _digest(path: Path) -> str:
+def _digests(option: str, libraries: tuple[Path, ...]) -> dict[str, str]:
+    """The SHA-256 of each library by its file's name; several of one name have theirs side by side."""
+    found: dict[str, set[str]] = {}
+    for path in libraries:
+        found.setdefault(path.name, set()).add(_digest(option, path))
+    return {name: ",".join(sorted(digests)) for name, digests in found.items()}
+
+
+def _digest(option: str, path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise UsageError(f"plugins: {path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{option}: {path} cannot be read: {error.strerror}") from error

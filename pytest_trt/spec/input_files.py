@@ -65,7 +65,6 @@ def inputs_from_arrays(
     *,
     origin: str,
     labels: str | None = None,
-    model_outputs: tuple[TensorSpec, ...] = (),
     allow_nonfinite: bool = False,
 ) -> InputSet:
     """Take inputs from memory, as ``load_inputs`` takes them from an ``.npz``; *origin* says who made them."""
@@ -74,7 +73,7 @@ def inputs_from_arrays(
         model_inputs,
         origin=origin,
         labels=labels,
-        model_outputs=model_outputs,
+        model_outputs=(),
         allow_nonfinite=allow_nonfinite,
     )
 

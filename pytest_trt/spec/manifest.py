@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trt.errors import ManifestError, UsageError, nearest
+from pytest_trt.option_values import tactic_sets
 from pytest_trt.settings import as_text, options
 from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.interface import Interface
-from pytest_trt.spec.manifest_schema import EXPORTERS, WHILE_LOADING, check_tables, check_values, error
+from pytest_trt.spec.manifest_schema import EXPORTERS, WHILE_LOADING, check_tables, check_values, error, share
 from pytest_trt.spec.metrics import MetricSpec, parse_metrics
 from pytest_trt.spec.precision import PRECISIONS
 from pytest_trt.spec.shapes import Profile, ShapeRange
@@ -64,6 +65,7 @@ class Manifest:
     build: BuildOptions = field(default_factory=BuildOptions)
     precisions: tuple[str, ...] = ("fp32",)
     default_profiles: tuple[str, ...] = ()
+    tactics: tuple[tuple[str, ...], ...] = ()  # sets; none: TensorRT's own
     variant: str | None = None
 
     @classmethod
@@ -134,10 +136,11 @@ class _Reader:
             precision={name: self.recipe(name, keys) for name, keys in precision.items()},
             tolerance=table.get("tolerance", {}),
             metrics=self.metrics(table.get("metrics", {})),
-            threshold=table.get("latency", {}).get("threshold"),
+            threshold=share(self.file, "latency.threshold", table.get("latency", {}).get("threshold")),
             build=self.build_options(table.get("build", {})),
             precisions=tuple(run.get("precisions", ("fp32",))),
             default_profiles=tuple(run.get("profiles", ())),
+            tactics=self.tactic_sets(run),
             variant=chosen,
         )
 
@@ -189,6 +192,16 @@ class _Reader:
             return Interface.parse(table)
         except ManifestError as error:
             raise self.error(error.message, hint=error.hint) from error
+
+    def tactic_sets(self, run: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+        """One set of tactic sources for each entry of ``run.tactics``."""
+        if "tactics" not in run:
+            return ()
+        self.named("run.tactics", run, run["tactics"])
+        try:
+            return tactic_sets(";".join(run["tactics"]))
+        except ValueError as error:
+            raise self.error(f"run.tactics: {error}") from error
 
     def named(self, where: str, run: dict[str, Any], known: Collection[str]) -> None:
         names = run.get(where.removeprefix("run."))

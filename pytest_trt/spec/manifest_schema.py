@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trt.errors import ManifestError, nearest
+from pytest_trt.option_values import ratio
 from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.precision import CALIBRATIONS, PRECISIONS
 
-__all__ = ["EXPORTERS", "WHILE_LOADING", "check_tables", "check_values", "error"]
+__all__ = ["EXPORTERS", "WHILE_LOADING", "check_tables", "check_values", "error", "share"]
 
 EXPORTERS = ("torchscript", "dynamo")
 
@@ -42,8 +43,8 @@ _SCHEMA: dict[str, dict[str, tuple[type, ...]]] = {
     "build": dict.fromkeys(
         (n for n in BuildOptions.names() if n != "tactics"), (str, int, bool, list, dict)
     ),  # read by the options' own parsers
-    "latency": {"threshold": (int, float)},
-    "run": {"precisions": (list,), "profiles": (list,)},
+    "latency": {"threshold": (int, float, str)},  # a share, as on the command line
+    "run": {"precisions": (list,), "profiles": (list,), "tactics": (list,)},
 }
 _PRECISION_KEYS: dict[str, tuple[type, ...]] = {
     "exclude_nodes": (list,),
@@ -54,9 +55,8 @@ _PRECISION_KEYS: dict[str, tuple[type, ...]] = {
     "block_size": (int,),
     "ranges": (str,),
 }
-# key -> smallest and greatest value; a threshold of 0 would call every difference a regression.
+# key -> smallest and greatest value
 _LIMITS = {
-    "threshold": (1e-6, 100),
     "percentile": (1e-6, 100),
     "samples": (1, 10**9),
     "block_size": (64, 128),
@@ -115,6 +115,14 @@ def check_values(file: Path, table: dict[str, Any]) -> None:
         raise error(file, "inputs.expected are the outputs of inputs.file, and there is no inputs.file")
     if {"file", "source"} <= set(table.get("inputs", {})):
         raise error(file, "[inputs] has both file and source", hint="keep one: a file, or the callable that makes them")
+
+
+def share(file: Path, where: str, value: object) -> float | None:
+    """*value* as the command line reads a share, ``0.05`` or ``"5%"``; None stays None. Raises ManifestError."""
+    try:
+        return None if value is None else ratio(str(value))
+    except ValueError as wrong:
+        raise error(file, f"{where}: cannot use {value!r}: {wrong}") from wrong
 
 
 def _check_keys(file: Path, table: dict[str, Any], schema: Mapping[str, tuple[type, ...]], where: str) -> None:

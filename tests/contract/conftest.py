@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import doubles
 import fake_cuda
+from hand_network import write_hand
 
 
 @pytest.fixture
@@ -36,3 +37,9 @@ def backend(trt):
     from pytest_trt.backends.tensorrt import TensorRTBackend
 
     return TensorRTBackend()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder with the network made by hand."""
+    return write_hand(tmp_path)

@@ -4,6 +4,7 @@ plans of an older release, waiting for events. ``LEAN`` are the recorded modules
 from __future__ import annotations
 
 import json
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -116,4 +117,12 @@ def make_tensorrt(version: str, cuda: fake_cuda.FakeCuda, monkeypatch: Any) -> A
     trt = doubles.make_tensorrt(version, cuda)
     trt._loads, trt._budgets, trt._profiles, trt._died = [], [], [], []
     trt._logger_of = lambda: double_running.process_logger_of(trt)
+    return trt
+
+
+def activate(version: str, cuda: fake_cuda.FakeCuda, monkeypatch: Any) -> Any:
+    """That ``tensorrt``, as what ``import tensorrt`` finds."""
+    trt = make_tensorrt(version, cuda, monkeypatch)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    monkeypatch.setattr("pytest_trt.backends.tensorrt.plugins._loaded", {})  # each double has its own registry
     return trt

@@ -9,30 +9,12 @@ from typing import Any
 
 import fake_cuda
 import pytest
+from hand_network import NET, TOML, write_hand
 
 from pytest_trt.cli import main
 from pytest_trt.errors import ProfileError, UnsafeModelError
 from pytest_trt.lab import Lab
 from pytest_trt.settings import Settings
-
-NET = """
-def build(network, trt):
-    x = network.add_input("x", trt.DataType.FLOAT, (-1, 4))
-    y = network.add_activation(x, trt.ActivationType.RELU).get_output(0)
-    y.name = "y"
-    network.mark_output(y)
-"""
-TOML = """
-[model]
-name = "hand"
-source = "net.py:build"
-[interface.inputs]
-x = ["N", 4]
-[interface.outputs]
-y = ["N", 4]
-[profiles.b]
-x = { min = [1, 4], opt = [2, 4], max = [8, 4] }
-"""
 
 
 class ClockCuda(fake_cuda.FakeCuda):
@@ -55,9 +37,7 @@ def cuda(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def folder(trt, cuda, tmp_path: Path) -> Path:
-    (tmp_path / "net.py").write_text(NET)
-    (tmp_path / "trt.toml").write_text(TOML)
-    return tmp_path
+    return write_hand(tmp_path)
 
 
 def measured(folder: Path, *, accept: bool = False, **settings: Any) -> Any:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from planted import corrupt, write_chain
-from test_sources_end_to_end import NET, TOML
+from hand_network import TOML, write_hand
+from planted import corrupt, with_other_weight, write_chain
 from test_standalone import FakeDriver
 
 from pytest_trt.backends.tensorrt.versions.standalone import run_tensorrt
@@ -22,7 +22,6 @@ from pytest_trt.diagnosis.bundle.verdict import main
 from pytest_trt.errors import AccuracyFailure
 from pytest_trt.lab import Lab
 from pytest_trt.settings import Settings
-from pytest_trt.spec.model import Model
 
 
 @pytest.fixture
@@ -33,10 +32,7 @@ def wrong(backend, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def corrupted(self: Any, request: Any, *arguments: Any) -> Any:
         if conditions[-1](request):
-            proto = onnx.ModelProto()
-            proto.CopyFrom(request.model.proto)
-            corrupt(proto, "w1")
-            request = dataclasses.replace(request, model=Model.from_proto(proto, request.model.name))
+            request = with_other_weight(request, "w1")
         return build(self, request, *arguments)
 
     monkeypatch.setattr(type(backend), "build", corrupted)
@@ -66,7 +62,7 @@ def failing(lab: Lab, folder: Path) -> tuple[Path, str]:
 def test_a_bundle_builds_the_engine_that_failed(trt, cuda, wrong, lab, tmp_path: Path) -> None:
     bundle, said = failing(lab, write_chain(tmp_path / "chain", 4, width=16, rows=8))
 
-    assert "of 12 nodes still fail: matmul_1;" in said
+    assert "of 12 nodes still fails: matmul_1;" in said
     case = json.loads((bundle / "case.json").read_text())
     how = case["run"]
     assert how["tool"] == "tensorrt"
@@ -141,7 +137,7 @@ def test_samples_lie_one_after_the_other(wrong, lab, tmp_path: Path) -> None:
 def test_a_network_builder_leaves_what_there_is(lab, tmp_path: Path) -> None:
     """There is no ONNX graph to store: arrays, the case and its explanation are."""
     pytest.importorskip("matplotlib")
-    (tmp_path / "net.py").write_text(NET)
+    write_hand(tmp_path)
     (tmp_path / "trt.toml").write_text(TOML.replace("net.py:reference", "net.py:wrong"))
     lab.settings = dataclasses.replace(lab.settings, precision=("fp32",))
     bundle, said = failing(lab, tmp_path)

@@ -405,23 +405,52 @@ def test_a_missing_graph_is_said_where_it_is_the_default(device, stream, sync, c
 
 
 @pytest.mark.parametrize(("defaults", "said"), [(OLD, ("pinned", "blocking")), (NEW, ("left out", "spin"))])
-def test_queued_conditions(device, stream, graph, copies, defaults, said):
+def test_queued_conditions(device, stream, graph, copies, launch, defaults, said):
     clock = queued(stream, graph, copies, defaults)
     found = clock.conditions()
     assert (found["transfers"], found["host_wait"]) == said
+    clock.time(launch, 1)
     assert device.blocking_events == (0 if defaults.spin else 12)
     clock.close()
 
 
+def test_many_queries_go_in_blocks(device, stream, graph, copies, launch):
+    clock = queued(stream, graph, copies, NEW)
+    times = clock.time(launch, 300)
+    np.testing.assert_allclose(times, np.full(300, KERNEL_MS))
+    assert device.calls.count("cudaGraphLaunch") == 303 + 1  # one ahead of each block of 128, and the first upload
+    clock.close()
+
+
+@pytest.mark.parametrize("call", ["cudaEventRecord", "cudaMemcpyAsync", "cudaStreamWaitEvent"])
+def test_what_cuda_refused_in_a_query_is_named(device, stream, graph, copies, launch, monkeypatch, call):
+    clock = queued(stream, graph, copies, OLD)
+    original, made = getattr(device, call), []
+
+    def once(*arguments):
+        answer = original(*arguments)
+        made.append(call)
+        return (cudaError_t.cudaErrorInvalidValue,) if len(made) == 3 else answer
+
+    once.__name__ = call
+    monkeypatch.setattr(device, call, once)
+    with pytest.raises(RunError, match=f"{call} failed: cudaErrorInvalidValue"):
+        clock.time(launch, 5)
+    clock.close()
+
+
 @pytest.mark.parametrize("call", ["cudaEventCreate", "cudaStreamCreateWithFlags"])
-def test_queued_without_memory_keeps_nothing(device, stream, graph, copies, call):
+def test_queued_without_memory_keeps_nothing(device, stream, graph, copies, launch, call):
     def failing(*arguments):
         return (cudaError_t.cudaErrorMemoryAllocation, None)
 
     original = getattr(device, call)
     setattr(device, call, failing)
-    with pytest.raises(RunError, match="cudaErrorMemoryAllocation"):
-        queued(stream, graph, copies, QueueDefaults(graph=True, transfers=True, spin=True))
+    with (
+        pytest.raises(RunError, match="cudaErrorMemoryAllocation"),
+        contextlib.closing(queued(stream, graph, copies, QueueDefaults(graph=True, transfers=True, spin=True))) as it,
+    ):
+        it.time(launch, 1)
     setattr(device, call, original)
 
 

@@ -63,16 +63,9 @@ def cuda(monkeypatch):
     assert not fake.live
 
 
-def activate(version, cuda, monkeypatch):
-    trt = doubles_execution.make_tensorrt(version, cuda, monkeypatch)
-    monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setattr("pytest_trt.backends.tensorrt.plugins._loaded", {})
-    return trt
-
-
 @pytest.fixture(params=doubles.VERSIONS)
 def trt(request, cuda, monkeypatch):
-    return activate(request.param, cuda, monkeypatch)
+    return doubles_execution.activate(request.param, cuda, monkeypatch)
 
 
 def load(*, staged=True):
@@ -121,7 +114,7 @@ def test_every_mode_times_what_is_staged(trt, cuda, mode):
 
 @pytest.fixture
 def trt10(cuda, monkeypatch):
-    return activate("10.16.1.11", cuda, monkeypatch)
+    return doubles_execution.activate("10.16.1.11", cuda, monkeypatch)
 
 
 def test_clocks_are_kept_except_that_of_throughput(trt10):

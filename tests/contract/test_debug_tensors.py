@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from networks import model, node, weights
-from planted import corrupt, write_chain
+from planted import with_other_weight, write_chain
 from recorded import parse
 
 from pytest_trt.artifacts.engines import engine_key
@@ -124,10 +123,7 @@ def test_the_tensor_that_diverges_is_found_without_another_output(
 
     def wrong(self: Any, request: Any, *arguments: Any) -> Any:
         outputs.append([spec.name for spec in request.model.outputs])
-        proto = onnx.ModelProto()
-        proto.CopyFrom(request.model.proto)
-        corrupt(proto, "w2")
-        return build(self, replace(request, model=Model.from_proto(proto, request.model.name)), *arguments)
+        return build(self, with_other_weight(request, "w2"), *arguments)
 
     monkeypatch.setattr(type(backend), "build", wrong)
     folder = write_chain(tmp_path / "chain", 4, width=16, rows=8)

@@ -3,19 +3,16 @@ are simulated. No layer precision is set anywhere: typed models and marked tenso
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
-from planted import PLANTS, corrupt, plant, write_chain
+from planted import PLANTS, plant, with_other_weight, write_chain
 
 from pytest_trt.diagnosis.hunt import Bisection
 from pytest_trt.lab import Lab
 from pytest_trt.settings import Settings
-from pytest_trt.spec.model import Model
 
 WIDTH, ROWS = 16, 8
 STAGES = ("reference", "conversion", "parser")
@@ -58,10 +55,7 @@ def test_an_engine_that_leaves_its_model_is_named_with_the_tensor(
     def wrong(self: Any, request: Any, *arguments: Any) -> Any:
         marked.append({spec.name for spec in request.model.outputs} - {"y"})
         if not (optimized_only and request.options.opt_level == 0):
-            proto = onnx.ModelProto()
-            proto.CopyFrom(request.model.proto)
-            corrupt(proto, "w2")
-            request = dataclasses.replace(request, model=Model.from_proto(proto, request.model.name))
+            request = with_other_weight(request, "w2")
         return build(self, request, *arguments)
 
     monkeypatch.setattr(type(backend), "build", wrong)

@@ -7,57 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hand_network import TOML, case_of, checked, lab_of
 
 from pytest_trt.errors import AccuracyFailure, InputsError, UnsafeModelError, UnsupportedError, UsageError
-from pytest_trt.lab import Lab
-from pytest_trt.settings import Settings
-
-NET = """
-import numpy as np
-def build(network, trt):
-    x = network.add_input("x", trt.DataType.FLOAT, (-1, 4))
-    y = network.add_activation(x, trt.ActivationType.RELU).get_output(0)
-    y.name = "y"
-    network.mark_output(y)
-def reference(feeds):
-    return {"y": np.maximum(feeds["x"], 0)}
-def wrong(feeds):
-    return {"y": feeds["x"] + 1}
-"""
-TOML = """
-[model]
-name = "hand"
-source = "net.py:build"
-reference = "net.py:reference"
-[interface.inputs]
-x = ["N", 4]
-[interface.outputs]
-y = ["N", 4]
-[profiles.b]
-x = { min = [1, 4], opt = [2, 4], max = [8, 4] }
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "net.py").write_text(NET)
-    (tmp_path / "trt.toml").write_text(TOML)
-    return tmp_path
-
-
-def case_of(lab: Lab):
-    return lab.cases(lab.add("."))[0]
-
-
-def lab_of(folder: Path, **settings) -> Lab:
-    return Lab(Settings(**{"backend": ("tensorrt",), "cache": "off", "census": "off", **settings}), folder)
-
-
-def checked(folder: Path, **settings):
-    with lab_of(folder, **settings) as lab:
-        case = case_of(lab)
-        record = lab.record(case)
-        return lab.check(case, record), record
 
 
 @pytest.mark.usefixtures("backend")
@@ -164,6 +116,8 @@ def test_a_plan_from_the_command_line_takes_the_place_of_building(trt, folder: P
     assert comparison.ok
     assert record.engine["sha256"] == digest
     assert len(trt._log) == builds
+    with lab_of(folder, engine=Path("net.plan"), trust=digest) as lab:
+        assert lab.reproduce(case_of(lab)).endswith(f"--backend=tensorrt --engine=net.plan --trust={digest}")
     with lab_of(folder, engine=Path("net.plan"), trust=digest) as lab:
         case = case_of(lab)
         np.testing.assert_array_equal(lab.engine(case)[1].run({"x": np.full((1, 4), -1, np.float32)})["y"], 0)

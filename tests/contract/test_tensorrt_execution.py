@@ -44,26 +44,19 @@ def cuda(monkeypatch):
     return fake
 
 
-def activate(version, cuda, monkeypatch):
-    trt = doubles_execution.make_tensorrt(version, cuda, monkeypatch)
-    monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    monkeypatch.setattr("pytest_trt.backends.tensorrt.plugins._loaded", {})
-    return trt
-
-
 @pytest.fixture(params=doubles.VERSIONS)
 def trt(request, cuda, monkeypatch):
-    return activate(request.param, cuda, monkeypatch)
+    return doubles_execution.activate(request.param, cuda, monkeypatch)
 
 
 @pytest.fixture
 def trt8(cuda, monkeypatch):
-    return activate("8.6.0", cuda, monkeypatch)
+    return doubles_execution.activate("8.6.0", cuda, monkeypatch)
 
 
 @pytest.fixture
 def trt10(cuda, monkeypatch):
-    return activate("10.16.1.11", cuda, monkeypatch)
+    return doubles_execution.activate("10.16.1.11", cuda, monkeypatch)
 
 
 def matmul() -> Model:

@@ -5,22 +5,19 @@ Products are large enough that a builder which may choose takes 16 bits or 8.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
-from planted import PLANTS, Plant, corrupt, plant, write_chain
+from planted import PLANTS, Plant, plant, with_other_weight, write_chain
 
 from pytest_trt.diagnosis.hunt import Bisection
 from pytest_trt.diagnosis.present import bisection_lines
 from pytest_trt.lab import Lab
 from pytest_trt.settings import Settings
-from pytest_trt.spec.model import Model
 
 pytestmark = pytest.mark.gpu
 
@@ -114,10 +111,7 @@ def test_an_engine_that_leaves_its_model_is_named_with_the_tensor(
 
     def wrong(self: Any, request: Any, *arguments: Any) -> Any:
         if not (optimized_only and request.options.opt_level == 0):
-            proto = onnx.ModelProto()
-            proto.CopyFrom(request.model.proto)
-            corrupt(proto, "w3")
-            request = dataclasses.replace(request, model=Model.from_proto(proto, request.model.name))
+            request = with_other_weight(request, "w3")
         return build(self, request, *arguments)
 
     monkeypatch.setattr(type(backend), "build", wrong)

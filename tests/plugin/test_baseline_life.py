@@ -154,7 +154,7 @@ def test_a_waiver_lets_a_regression_pass_and_says_so(run: Run, project: Path) ->
     run("models", NEW)
     waive(project, at_most='"60%"')
 
-    waived = run("models", "--trt-fake=latency=1.5", "--trt-report=report.json", STRICT)
+    waived = run("models", "--trt-fake=latency=1.5", "--trt-report=report.json")
     found = report(project)["tiny-fp32-b1-fake"]
     above = run("models", "--trt-fake=latency=1.9")
     wrong = run("models", "--trt-fake=error=0.05", "-k", "accuracy")
@@ -168,6 +168,55 @@ def test_a_waiver_lets_a_regression_pass_and_says_so(run: Run, project: Path) ->
     above.assert_outcomes(passed=3, failed=2)  # more than what was waived
     unlimited.assert_outcomes(passed=5)
     wrong.assert_outcomes(failed=2, deselected=3)  # outputs that are wrong are not waived
+
+
+def test_outputs_that_do_not_repeat_are_no_baseline_until_somebody_says_so(run: Run, project: Path) -> None:
+    unstable = ("models", "--trt-fake=unstable=1", "--trt-tolerance=rtol=1,atol=1")
+
+    refused = run(*unstable, NEW)
+    before = list(project.glob("baselines/*/*.json"))
+    accepted = run(*unstable, "--trt-update-baselines=all", REASON)
+
+    refused.assert_outcomes(passed=5)
+    refused.stdout.fnmatch_lines(
+        ["baselines: tiny-fp32-b1-fake: not written: the engine gives other outputs each time*"]
+    )
+    assert not before
+    accepted.stdout.fnmatch_lines(["*written all the same: the engine gives other outputs each time, even alone"])
+    assert "unsteady" in stored(project)["tiny-fp32-b1-fake"]
+
+
+@pytest.mark.parametrize(("part", "left"), [("on", 3), ("off", 1)])
+def test_a_strict_run_lets_no_waiver_pass(run: Run, project: Path, part: str, left: int) -> None:
+    run("models", NEW)
+    waive(project)
+    before = stored(project)
+    asked = ("models", f"--trt-latency={part}", "--trt-fake=latency=1.02", STRICT)
+
+    strict = run(*asked, "--trt-report=report.json", "--trt-update-baselines=failed", REASON)
+
+    strict.assert_outcomes(failed=2, passed=left)
+    strict.stdout.fnmatch_lines(
+        ["tiny[[]fp32, b1, fake]: the baseline is waived until 2999-01-31 (jane: the plugin is late)"]
+    )
+    strict.stdout.fnmatch_lines(["baselines: nothing to write (failed)"])  # a waived case is not worse
+    assert report(project)["tiny-fp32-b1-fake"]["outcome"] == "failed"
+    assert stored(project) == before
+
+
+@pytest.mark.parametrize("body", ["trt_check()", "trt_check(); trt_latency()"])
+def test_a_strict_run_judges_the_baselines_of_tests_of_ones_own(run: Run, project: Path, body: str) -> None:
+    takes = ", ".join(call[:-2] for call in body.split("; "))
+    (project / "test_own.py").write_text(
+        f'import pytest\n\n\n@pytest.mark.trt("models/tiny")\ndef test_own({takes}):\n    {body}\n'
+    )
+    missing, lenient = run("test_own.py", STRICT), run("test_own.py", NEW)
+    gated = run("test_own.py", STRICT)
+
+    missing.assert_outcomes(failed=2)
+    missing.stdout.fnmatch_lines(["*the baseline is missing*"])
+    lenient.assert_outcomes(passed=2)
+    gated.assert_outcomes(passed=2)
 
 
 def test_a_waiver_of_one_gate_leaves_the_others(run: Run, project: Path) -> None:

@@ -20,7 +20,7 @@ from planted import write_chain
 
 from pytest_trt.cli import main
 from pytest_trt.diagnosis.observe import values
-from pytest_trt.errors import AccuracyFailure
+from pytest_trt.errors import AccuracyFailure, UsageError
 from pytest_trt.lab import Lab
 from pytest_trt.settings import Settings
 from pytest_trt.spec.model import Model
@@ -195,7 +195,7 @@ def test_bisect_writes_one_too(planted: Path, capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     (folder,) = Path("bundles").iterdir()
     assert f"bundle       {folder}" in out
-    assert f"reduced      1 of 18 nodes still fail: matmul_{PLANTED}; 1 evaluations" in out
+    assert f"reduced      1 of 18 nodes still fails: matmul_{PLANTED}; 1 evaluation" in out
 
 
 def test_what_is_close_leaves_no_folder(planted: Path) -> None:
@@ -243,6 +243,26 @@ def test_a_bug_in_the_diagnosis_does_not_hide_the_failure(
     assert out.startswith("FAILED chain[int8")
     assert "KeyError: 'gone', at test_bundles.py:" in out
     assert ("where the error enters" in out) == broken.startswith("bundling")
+
+
+@pytest.mark.parametrize("command", [("compare", "--explain-seconds=40"), ("bisect", "--seconds=40")])
+def test_a_reduction_leaves_time_for_the_curve(
+    planted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    given = []
+
+    def endless(*_: Any, seconds: float, **__: Any) -> None:
+        given.append(seconds)
+        raise UsageError("a limit was reached")
+
+    monkeypatch.setattr("pytest_trt.diagnosis.reducing.reduce_case", endless)
+
+    assert main([command[0], *ARGUMENTS, command[1], "--bundle=bundles"]) == 1
+    assert 0 < given[0] <= 30
+    assert "not reduced: a limit was reached" in capsys.readouterr().out
+    (folder,) = Path("bundles").iterdir()
+    assert (folder / "error_curve.svg").exists()
 
 
 def test_a_long_name_is_cut_in_the_folder(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -336,7 +356,7 @@ def test_an_engine_is_reduced_by_its_own_backend(
             subject.check(case, subject.record(case))
         lines = str(caught.value).splitlines()
 
-    assert any(line.startswith("  reduced      1 of 18 nodes still fail: mul_3;") for line in lines), lines
+    assert any(line.startswith("  reduced      1 of 18 nodes still fails: mul_3;") for line in lines), lines
     (folder,) = (project / "bundles").iterdir()
     code, said = reproduce(folder)
     assert (code, "the backend fake runs in pytest-trt only: pytest-trt compare ." in said) == (2, True)
@@ -362,7 +382,7 @@ def test_samples_that_fail_only_together_are_all_stored(
     with pytest.raises(AccuracyFailure) as caught:
         subject.check(case, subject.record(case))
 
-    assert "1 samples alone are close: all 2 are here" in str(caught.value)
+    assert "close with 1 sample alone: all 2 are here" in str(caught.value)
     (folder,) = (project / "bundles").iterdir()
     assert about(folder)["samples"] == 2
     assert np.load(folder / "actual.npz")["y"].shape == (2, 8, 3)

@@ -14,12 +14,12 @@ import numpy as np
 import onnx
 import pytest
 from networks import model, node
+from planted import break_recipes, corrupt_tiny
 
 from pytest_trt.cli import main
 from pytest_trt.lab import Lab
 from pytest_trt.lab.samples import Samples
 from pytest_trt.settings import Settings
-from pytest_trt.spec.precision import Precision, Ranges, RecipeResult
 
 Run = Callable[..., pytest.RunResult]
 
@@ -95,34 +95,10 @@ def test_the_point_that_fails_is_explained(run: Run, project: Path, monkeypatch:
 # --- bisect ---
 
 
-class Breaking:
-    """A recipe that stores one weight wrongly, where it stores it in float16."""
-
-    name = "breaking"
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def requires(self, proto: onnx.ModelProto) -> None:
-        self.inner.requires(proto)
-
-    def call(self, proto: onnx.ModelProto, ranges: Ranges | None) -> RecipeResult:
-        result: RecipeResult = self.inner.call(proto, ranges)
-        for tensor in result.proto.graph.initializer:
-            if tensor.name == "V" and tensor.data_type == 10:
-                value = np.array(onnx.numpy_helper.to_array(tensor))
-                value[:4] *= -4
-                tensor.CopyFrom(onnx.numpy_helper.from_array(value, "V"))
-        return result
-
-    def ensures(self, before: onnx.ModelProto, result: RecipeResult) -> None:
-        """Its own check does not see it."""
-
-
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    make = Precision.make_recipe
-    monkeypatch.setattr(Precision, "make_recipe", lambda self, **options: Breaking(make(self, **options)))
+    """Every recipe stores one weight wrongly, where it stores it in float16."""
+    break_recipes(monkeypatch, corrupt_tiny)
 
 
 @pytest.fixture
@@ -254,12 +230,39 @@ def test_the_shell_goes_on_after_a_case_that_cannot_be_built(
     assert "the fake builder was told to fail" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", ["--group=0", "--limit=x", "--seconds=0", "--stages=parsing", "--taps=none"])
-def test_a_wrong_argument_is_a_usage_error(wrong: str, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("--group=0", "'0' is no whole number above 0"),
+        ("--limit=x", "'x' is no whole number above 0"),
+        ("--seconds=-1", "'-1' is no whole number above 0"),
+        ("--stages=parsing", "no stage 'parsing'; there are reference, conversion"),
+        ("--taps=none", "invalid choice: 'none'"),
+    ],
+)
+def test_a_wrong_argument_is_a_usage_error(
+    wrong: str, why: str, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["bisect", "models/tiny", wrong])
     assert caught.value.code == 2
-    assert wrong.partition("=")[0] in capsys.readouterr().err
+    assert f"argument {wrong.partition('=')[0]}: {why}" in capsys.readouterr().err
+
+
+def test_points_are_named_once(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(project)
+
+    assert main(["bisect", "models/tiny", "--profile=b1", "--backend=fake", "--point=nowhere"]) == 2
+    assert "hint: known: max, min, opt\n" in capsys.readouterr().err
+
+
+def test_a_latency_without_exclusions_is_not_silently_left_out(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+
+    assert main(["bisect", "models/tiny", "--profile=b8", "--backend=fake", "--latency"]) == 0
+    assert "note         latency not measured: no exclusion was found" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -43,7 +43,9 @@ def test_the_axes_span_over_fixtures(run: Run, pytester: pytest.Pytester) -> Non
         ('"models/tiny", precisions="fp32"', "*precisions must be a list of names*"),
         ('"models/tiny", precisions=["fp61"]', "*unknown precision 'fp61'*"),
         ('"models/tiny", profiles=["b9"]', "*no profile 'b9'*"),
-        ('"models/tiny", threshold=-1', "*threshold=-1 must be a share*"),
+        ('"models/tiny", threshold=-1', "*cannot use threshold=-1: a share such as 5% or 0.05 is wanted*"),
+        ('"models/tiny", threshold=5', "*cannot use threshold=5: that is 500 %; 5% or 0.05 is wanted*"),
+        ('"models/tiny", threshold=True', "*cannot use threshold=True: a share*"),
         ('"models/tiny", cosin=0.9', "*unknown tolerance 'cosin'*"),
         ('"models/tiny", rtol=0.1', "*rtol*"),
     ],
@@ -93,3 +95,20 @@ def test_a_failure_of_trt_check_shows_no_frames_of_the_plugin(run: Run, pytester
     result.assert_outcomes(failed=1, deselected=7)
     assert "pytest_trt/lab.py" not in result.stdout.str()
     result.stdout.fnmatch_lines(["*trt_check()*", "*is not close to the reference*"])
+
+
+@pytest.mark.parametrize(("given", "failed"), [("0.5", 0), ('"50%"', 0), ('"1%"', 1), ("5", 1)])
+def test_a_threshold_in_a_test_is_read_as_on_the_command_line(
+    run: Run, pytester: pytest.Pytester, given: str, failed: int
+) -> None:
+    pytester.makepyfile(
+        f"import pytest\n@pytest.mark.trt('models/tiny')\ndef test_x(trt_latency):\n    trt_latency({given})\n"
+    )
+    file = "test_a_threshold_in_a_test_is_read_as_on_the_command_line.py"
+    run("--trt-profile=b1", "--trt-update-baselines=new", file)
+
+    result = run("--trt-profile=b1", "--trt-fake=latency=1.2", file)
+
+    result.assert_outcomes(failed=failed, passed=1 - failed)
+    if given == "5":
+        result.stdout.fnmatch_lines(["trt_latency() in *: cannot use threshold=5: that is 500 %; 5% or 0.05 is wanted"])

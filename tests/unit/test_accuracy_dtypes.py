@@ -67,7 +67,7 @@ LAYOUTS = {
 
 @some
 @given(st.data(), st.sampled_from(FLOATS), st.booleans(), st.integers(1, 11), st.integers(1, 3))
-def test_every_bit_pattern_agrees_with_the_oracle(data, dtype, mixed, chunk, segment):
+def test_every_bit_pattern_agrees_with_the_oracle(measure, data, dtype, mixed, chunk, segment):
     """Whatever the widths, byte orders, layouts and chunk borders."""
     size = 4 * data.draw(st.integers(0, 8), label="quarter")
     other = data.draw(st.sampled_from(FLOATS), label="other") if mixed else dtype
@@ -85,13 +85,14 @@ def test_every_bit_pattern_agrees_with_the_oracle(data, dtype, mixed, chunk, seg
     with (
         mock.patch("pytest_trt.accuracy.chunks.CHUNK", chunk),
         mock.patch("pytest_trt.accuracy.chunks.SEGMENT", segment),
+        mock.patch("pytest_trt.accuracy.compiled.BLOCK", 4),
     ):
         m = measure(actual, expected, rtol=rtol, atol=atol, allow_nonfinite=allow)
     assert_agrees(m, actual, expected, rtol, atol, allow)
 
 
 @pytest.mark.parametrize("dtype", FLOATS[: len(NARROW)], ids=NARROW)
-def test_every_value_of_a_narrow_type_meets_every_other(dtype):
+def test_every_value_of_a_narrow_type_meets_every_other(measure, dtype):
     """All pairs of 8 bits; of 16 bits, all values against their neighbours."""
     if dtype.itemsize == 1:
         values = np.arange(256, dtype=np.uint8).view(dtype)
@@ -176,7 +177,7 @@ def test_what_is_not_near_has_no_great_relative_difference(e, greatest):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_greatest_relative_difference_may_come_late_and_close_to_0(sign):
+def test_the_greatest_relative_difference_may_come_late_and_close_to_0(measure, sign):
     expected = np.linspace(-1, 1, 300, dtype=np.float32)
     expected[[50, 299]] = 1e-4, sign * 1e-5
     with mock.patch("pytest_trt.accuracy.chunks.CHUNK", 100):
@@ -184,7 +185,7 @@ def test_the_greatest_relative_difference_may_come_late_and_close_to_0(sign):
     assert m.max_rel.index == (299,)
 
 
-def test_relative_differences_beyond_float64_hide_no_undefined_ones():
+def test_relative_differences_beyond_float64_hide_no_undefined_ones(measure):
     """The greatest is infinite already when the zeros come."""
     expected = np.array([1e-300] * 64 + [1.0] * 60 + [0.0] * 4)
     with mock.patch("pytest_trt.accuracy.chunks.CHUNK", 64):
@@ -202,7 +203,7 @@ def layouts_of(dtype):
 
 @pytest.mark.parametrize("layout", ["flat", "transposed", "every other"])
 @pytest.mark.parametrize("dtypes", [("<f4", "<f4"), (">f4", ">f4"), ("f2", "f2"), ("f8", "f8"), (">i8", ">u8")])
-def test_all_threads_together_need_less_than_64_megabytes(layout, dtypes):
+def test_all_threads_together_need_less_than_64_megabytes(measure, layout, dtypes):
     """Each thread has buffers of its own, however large the arrays are; the peak of one is taken."""
     actual, expected = (LAYOUTS[layout](layouts_of(dtype)[i]) for i, dtype in enumerate(dtypes))
     spoiled = [(actual, expected)]
@@ -218,7 +219,7 @@ def test_all_threads_together_need_less_than_64_megabytes(layout, dtypes):
 
 
 @pytest.mark.parametrize("layout", ["transposed", "every other", "both backwards"])
-def test_threads_change_nothing_of_strided_arrays(layout):
+def test_threads_change_nothing_of_strided_arrays(measure, layout):
     rng = np.random.default_rng(13)
     expected = rng.standard_normal(120_000).astype(np.float32)
     actual = LAYOUTS[layout](expected + rng.standard_normal(expected.size).astype(np.float32) / 100)

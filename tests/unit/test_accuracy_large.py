@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_trt.accuracy import DEFAULTS, Tolerance, compare, measure, workers
+from pytest_trt.accuracy import Tolerance, compare, workers
 from pytest_trt.accuracy.measurement import root_mean_square
 from pytest_trt.accuracy.sums import Vector, dot
 from pytest_trt.accuracy.widening import to_single
@@ -103,7 +103,7 @@ KINDS = (
     swap=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_large_arrays_agree_with_the_oracle(kind, base, dtypes, limits, size, chunk, swap, seed):
+def test_large_arrays_agree_with_the_oracle(measure, kind, base, dtypes, limits, size, chunk, swap, seed):
     """Counts and extremes exactly, sums to 1e-12, whichever of the shortcuts a chunk takes."""
     rng = np.random.default_rng(seed)
     expected = rng.standard_normal(size).astype(np.float32)
@@ -126,7 +126,7 @@ def test_large_arrays_agree_with_the_oracle(kind, base, dtypes, limits, size, ch
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_chunk_of_full_size_agrees_with_the_oracle(kind):
+def test_a_chunk_of_full_size_agrees_with_the_oracle(measure, kind):
     rng = np.random.default_rng(3)
     expected = rng.standard_normal((3, 150_001)).astype(np.float32)
     actual = perturbed(expected.reshape(-1), kind, rng).reshape(expected.shape)
@@ -135,7 +135,7 @@ def test_a_chunk_of_full_size_agrees_with_the_oracle(kind):
 
 @pytest.mark.parametrize("kind", ["one factor", "last place", "float16"])
 @pytest.mark.parametrize("rtol", [9.99e-4, 1e-3, 1.001e-3, 1e-7, 4e-4])
-def test_limits_between_the_relative_differences_are_kept(kind, rtol):
+def test_limits_between_the_relative_differences_are_kept(measure, kind, rtol):
     """Differences that float32 quotients cannot tell apart, and limits right among them."""
     rng = np.random.default_rng(9)
     expected = rng.standard_normal(50_000).astype(np.float32)
@@ -144,7 +144,7 @@ def test_limits_between_the_relative_differences_are_kept(kind, rtol):
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_a_nonfinite_reference_takes_no_part_in_relative_differences(value):
+def test_a_nonfinite_reference_takes_no_part_in_relative_differences(measure, value):
     """A quotient with it may look like the greatest difference of all."""
     expected = np.array([1.0, value, 2.0], np.float32)
     m = measure(np.array([1.01, 5.0, 2.0], np.float32), expected, rtol=0.5, atol=0.0)
@@ -153,7 +153,7 @@ def test_a_nonfinite_reference_takes_no_part_in_relative_differences(value):
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2])
 @pytest.mark.parametrize("other", ["same", np.float32, np.float64])
-def test_narrow_types_agree_with_the_oracle(dtype, other):
+def test_narrow_types_agree_with_the_oracle(measure, dtype, other):
     rng = np.random.default_rng(4)
     values = rng.standard_normal(40_000)
     actual = (values * (1 + 0.1 * rng.standard_normal(values.size))).astype(dtype)
@@ -198,7 +198,7 @@ def many_threads(count):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "special"])
-def test_the_number_of_threads_changes_nothing(kind):
+def test_the_number_of_threads_changes_nothing(measure, kind):
     """Bit for bit, sums included."""
     rng = np.random.default_rng(6)
     expected = np.round(rng.standard_normal(300_000), 2).astype(np.float32)
@@ -244,7 +244,7 @@ def test_an_error_in_any_thread_is_raised():
     [(1e-3, 1e-3, 0.0), (0.0, 0.0, 1e-3), (1e-2, 0.0, 1e-2), (0.0, 1e-9, 10.0), (9.9e-4, 0.0, 1e-6), (0.0, 0.0, 0.7)],
 )
 @pytest.mark.parametrize("kind", [*KINDS, "special"])
-def test_a_limit_that_the_scale_sets_is_the_same_as_one_given(kind, limits, dtypes):
+def test_a_limit_that_the_scale_sets_is_the_same_as_one_given(measure, kind, limits, dtypes):
     """Only the segments that may hold a mismatch are read again; the result is that of judging all of them."""
     rng = np.random.default_rng(7)
     expected = rng.standard_normal(60_000).astype(np.float32)
@@ -259,7 +259,7 @@ def test_a_limit_that_the_scale_sets_is_the_same_as_one_given(kind, limits, dtyp
     assert repr(found) == repr(given)
 
 
-def test_the_scale_is_that_of_all_finite_expected_values():
+def test_the_scale_is_that_of_all_finite_expected_values(measure):
     """Also where actual is not finite, and a reference without a finite value has the scale 0."""
     m = measure(np.array([NAN, 1.0, 1.0]), np.array([5.0, 1.0, INF]), rtol=0.0, atol=1.0, atol_scale=2.0)
     assert m.atol == pytest.approx(1 + 2 * math.sqrt(13))
@@ -273,14 +273,14 @@ def test_a_scale_beyond_float64_is_no_limit():
         compare({"x": far}, {"x": far}, tolerance=Tolerance(rtol=0.0, atol=0.0, atol_scale=1e-3))
 
 
-def test_fifty_million_pairs_need_less_than_64_megabytes():
+def test_fifty_million_pairs_need_less_than_64_megabytes(measure):
     base = np.resize(np.random.default_rng(8).standard_normal(1 << 20).astype(np.float32), 50_000_001)
     actual, expected = base[1:], base[:-1]  # 200 MB that serve as both
     with many_threads(workers.MAX_THREADS):
         tracemalloc.start()
-        found = compare({"x": actual}, {"x": expected}, tolerance=DEFAULTS["fp16"])
+        found = measure(actual, expected, rtol=1e-3, atol=0.0, atol_scale=1e-2)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert not found.ok
-    assert found.outputs[0].metrics.count == 50_000_000
+    assert found.mismatched > 40_000_000
+    assert found.count == 50_000_000
     assert peak < 64 << 20

@@ -51,10 +51,13 @@ def array_pairs(draw):
     st.booleans(),
     st.integers(1, 9),
 )
-def test_floats_agree_with_the_oracle(pair, rtol, atol, allow, chunk):
+def test_floats_agree_with_the_oracle(measure, pair, rtol, atol, allow, chunk):
     """Whatever the values, widths, shapes and chunk borders: counts and extremes exactly, sums but for rounding."""
     actual, expected = pair
-    with mock.patch("pytest_trt.accuracy.chunks.CHUNK", chunk):
+    with (
+        mock.patch("pytest_trt.accuracy.chunks.CHUNK", chunk),
+        mock.patch("pytest_trt.accuracy.compiled.BLOCK", 3),
+    ):
         m = measure(actual, expected, rtol=rtol, atol=atol, allow_nonfinite=allow)
     assert_agrees(m, actual, expected, rtol, atol, allow)
     reference = expected[np.isfinite(expected)].astype(np.float64)
@@ -132,7 +135,7 @@ def test_distances_between_signed_and_unsigned():
     assert (mixed.mismatched, mixed.mean_abs) == (2, 1.0)
 
 
-def test_the_furthest_off_is_found_beside_0_by_0():
+def test_the_furthest_off_is_found_beside_0_by_0(measure):
     m = measure(np.array([0.0, 1.5, 3.0]), np.array([0.0, 1.0, 1.0]), rtol=0.25, atol=0.0)
     assert (m.max_excess.value, m.max_excess.index) == (8.0, (2,))
 
@@ -162,7 +165,7 @@ NONFINITE = [
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("allow", [False, True])
 @pytest.mark.parametrize(("actual", "expected", "disagrees"), NONFINITE)
-def test_nonfinite_cases(dtype, allow, actual, expected, disagrees):
+def test_nonfinite_cases(measure, dtype, allow, actual, expected, disagrees):
     """Both NaN or the same infinity agree, if that is allowed; anything else never does, however wide the limit."""
     m = measure(
         np.array([actual, 3.0], dtype), np.array([expected, 3.0], dtype), rtol=1.0, atol=1e300, allow_nonfinite=allow
@@ -175,7 +178,7 @@ def test_nonfinite_cases(dtype, allow, actual, expected, disagrees):
     assert (m.pairs, m.cosine, m.max_abs.index) == (1, 1.0, (1,))
 
 
-def test_nonfinite_without_tolerance_is_mismatched_all_the_same():
+def test_nonfinite_without_tolerance_is_mismatched_all_the_same(measure):
     m = measure(np.array([NAN, 1.0, 5.0]), np.array([1.0, 1.0, 1.0]), rtol=None, atol=None)
 
     assert (m.mismatched, m.mismatched_pairs) == (1, 0)
@@ -184,7 +187,7 @@ def test_nonfinite_without_tolerance_is_mismatched_all_the_same():
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
-def test_narrow_floats_of_ml_dtypes(name):
+def test_narrow_floats_of_ml_dtypes(measure, name):
     dtype = np.dtype(getattr(ml_dtypes, name))
     m = measure(np.array([1.0, 2.0, 0.5], dtype), np.array([1.0, 1.5, 0.5], np.float32), rtol=0.1, atol=0.1)
 
@@ -198,7 +201,7 @@ def test_int4_of_ml_dtypes_is_exact():
     assert (m.exact, m.mismatched, m.max_abs.value) == (True, 1, 1)
 
 
-def test_a_scalar_has_the_empty_index():
+def test_a_scalar_has_the_empty_index(measure):
     m = measure(np.float32(1.5), np.float32(1.0), rtol=0.0, atol=0.1)
 
     assert (m.count, m.mismatched, m.max_abs.index, m.max_abs.value) == (1, 1, (), 0.5)
@@ -206,7 +209,7 @@ def test_a_scalar_has_the_empty_index():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
-def test_an_empty_array_has_no_extremes(dtype):
+def test_an_empty_array_has_no_extremes(measure, dtype):
     m = measure(np.empty((0, 3), dtype), np.empty((0, 3), dtype), rtol=0.0, atol=0.0)
 
     assert (m.count, m.mismatched, m.mismatched_share) == (0, 0, 0.0)
@@ -214,7 +217,7 @@ def test_an_empty_array_has_no_extremes(dtype):
     assert math.isnan(m.rmse)
 
 
-def test_denormals_are_not_flushed():
+def test_denormals_are_not_flushed(measure):
     tiny = np.float32(1e-45)
     m = measure(np.array([tiny, 0.0], np.float32), np.array([0.0, tiny], np.float32), rtol=0.0, atol=0.0)
 
@@ -222,20 +225,20 @@ def test_denormals_are_not_flushed():
     assert (m.rel_undefined, m.max_rel.value, m.max_rel.index) == (1, 1.0, (1,))
 
 
-def test_signs_of_zero_are_equal():
+def test_signs_of_zero_are_equal(measure):
     m = measure(np.array([0.0, -0.0]), np.array([-0.0, 0.0]), rtol=0.0, atol=0.0)
 
     assert (m.mismatched, m.rel_undefined, m.max_rel.value, m.cosine) == (0, 0, 0.0, 1.0)
     assert m.snr_db == INF
 
 
-def test_zero_against_something_has_no_direction():
+def test_zero_against_something_has_no_direction(measure):
     m = measure(np.array([1.0, 0.0]), np.array([0.0, 0.0]), rtol=0.0, atol=0.0)
 
     assert (m.cosine, m.snr_db, m.max_excess.value) == (0.0, -INF, INF)
 
 
-def test_overflow_of_squares_gives_nan_and_no_warning():
+def test_overflow_of_squares_gives_nan_and_no_warning(measure):
     """A cosine that cannot be known satisfies no requirement."""
     m = measure(np.array([1e200, 1.0]), np.array([1e200, 2.0]), rtol=0.0, atol=0.0)
 
@@ -244,14 +247,14 @@ def test_overflow_of_squares_gives_nan_and_no_warning():
     assert math.isnan(m.snr_db)
 
 
-def test_the_limit_is_strict_and_asymmetric():
+def test_the_limit_is_strict_and_asymmetric(measure):
     """Exactly on the limit is close, and rtol is of expected."""
     assert measure(np.array([1.5]), np.array([1.0]), rtol=0.25, atol=0.25).mismatched == 0
     assert measure(np.array([2.0]), np.array([1.0]), rtol=0.5, atol=0.0).mismatched == 1
     assert measure(np.array([1.0]), np.array([2.0]), rtol=0.5, atol=0.0).mismatched == 0
 
 
-def test_strided_arrays_are_read_in_c_order():
+def test_strided_arrays_are_read_in_c_order(measure):
     base = np.arange(24, dtype=np.float32).reshape(4, 6)
     actual = base.T.copy()
     actual[5, 1] += 1
@@ -261,7 +264,7 @@ def test_strided_arrays_are_read_in_c_order():
     assert (m.mismatched, m.max_abs.index) == (1, (5, 1))
 
 
-def test_extra_memory_does_not_grow_with_the_arrays():
+def test_extra_memory_does_not_grow_with_the_arrays(measure):
     actual = np.ones((8, 1 << 21), np.float32)
     expected = np.asfortranarray(actual)
     for e in (actual, expected):
@@ -295,7 +298,7 @@ def test_bad_arguments_are_refused():
 
 @few
 @given(st.lists(array_pairs(), min_size=2, max_size=4), st.booleans())
-def test_merging_equals_measuring_all_at_once(pairs, allow):
+def test_merging_equals_measuring_all_at_once(measure, pairs, allow):
     flat = [[x.reshape(-1).astype(np.float64) for x in pair] for pair in pairs]
     merged = Metrics.merged([measure(a, e, rtol=1e-3, atol=1e-3, allow_nonfinite=allow) for a, e in flat])
     joined = [np.concatenate(side) for side in zip(*flat, strict=True)]
@@ -322,7 +325,7 @@ def test_merging_equals_measuring_all_at_once(pairs, allow):
     assert merged.cosine == pytest.approx(whole.cosine, abs=1e-12, nan_ok=True)
 
 
-def test_json_holds_no_nan():
+def test_json_holds_no_nan(measure):
     m = measure(np.array([NAN, 1.0]), np.array([NAN, 0.0]), rtol=0.0, atol=0.0)
 
     row = json.loads(json.dumps(m.to_json(), allow_nan=False))

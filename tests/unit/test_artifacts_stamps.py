@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ticks import wait_for_tick
 
 from pytest_trt.artifacts import card, file_state, stamps
 from pytest_trt.artifacts.directory import DirectoryStore
@@ -66,16 +67,6 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(tmp_path / "cache", monkeypatch)
-
-
-def wait_for_tick(folder: Path) -> None:
-    """Until the file system's clock moved on: a change after this has other times than one before."""
-    probe = folder / "probe"
-    probe.touch()
-    first = probe.stat().st_ctime_ns
-    while probe.stat().st_ctime_ns == first:
-        os.utime(probe)
-    probe.unlink()
 
 
 def test_a_large_file_is_digested_once(world: World):

@@ -197,6 +197,8 @@ def loads(*medians: float, clock: str = "graph", within_se: float = 0.0) -> Reco
         (loads(1.0, 1.3, 1.0, within_se=0.1), True),
         (loads(1.0, 2.5, clock="host"), True),
         (loads(1.0, 1.01, clock="simulated"), False),
+        (loads(1.0, 1.3, clock="queued+graph"), False),
+        (loads(1.0, 1.3, clock="isolated+graph+held"), False),
         (loads(1.0), True),
         (loads(), True),
         (passed(), True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,31 @@ def test_current_is_preferred_to_stale_and_a_later_stale_to_an_older_one(tmp_pat
     found = match(tmp_path, on(passed(), driver="4"))
     assert (found.state, found.entry["latency"]["median_ms"]) == ("stale", 2.0)
     assert found.differences == ("driver: 2 → 4",)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (passed(profile="a"), passed(profile="n")),  # two new ones, each beside others
+        (passed(profile="b8", median_ms=2.0), passed(profile="k1", median_ms=0.5)),  # neighbours that change
+        (passed(profile="a"), passed(profile="b8", median_ms=2.0)),  # a new one in front of one that changes
+    ],
+)
+def test_two_branches_merge(tmp_path: Path, ours: Record, theirs: Record):
+    sides = {"base": [], "ours": [ours], "theirs": [theirs]}
+    for side, records in sides.items():
+        store = BaselineStore(tmp_path / side)
+        store.accept([passed(profile=name) for name in ("b8", "k1", "z1")], reason="base")
+        store.accept(records, reason=side)
+    files = [str(tmp_path / side / FOLDER / "digits.json") for side in ("ours", "base", "theirs")]
+
+    merged = subprocess.run(["git", "merge-file", "-p", *files], stdout=subprocess.PIPE, check=False)
+
+    assert merged.returncode == 0
+    (tmp_path / "ours" / FOLDER / "digits.json").write_bytes(merged.stdout)
+    for record in (ours, theirs):
+        entry = match(tmp_path / "ours", record).entry
+        assert entry["latency"]["median_ms"] == record.latency["summary"]["median_ms"]
 
 
 def test_what_is_written(tmp_path: Path):

@@ -57,6 +57,7 @@ def test_no_file_is_no_waiver(tmp_path: Path):
         ('["latency", "accuracy"]', "[]", "gates must be a list"),
         ('"10%"', "0", "at_most must be a share"),
         ('"10%"', '"much"', "at_most must be a share"),
+        ('"10%"', "10", "at_most must be a share: that is 1000 %; 10% or 0.1 is wanted"),
         ("owner", "ower", "unknown key 'ower'"),
     ],
 )
@@ -129,12 +130,16 @@ def test_the_slowdown_that_it_allows(given: Waiver | None, threshold: float):
 
 @pytest.mark.parametrize("state", ["missing", "stale", "renamed", "orphaned", "expired", "current", "waived", "new"])
 def test_what_a_strict_run_complains_of(state: str):
-    baseline = {"state": state, "differences": ["driver: 570 → 580"], "from": "old"}
+    held = waiver(expires=LAST).to_json()
+    baseline = {"state": state, "differences": ["driver: 570 → 580"], "from": "old", "waiver": held}
     strict, lenient = complaint(baseline, strict=True), complaint(baseline, strict=False)
 
-    assert bool(strict) is (state in ("missing", "stale", "renamed", "orphaned", "expired"))
+    assert bool(strict) is (state in ("missing", "stale", "renamed", "orphaned", "expired", "waived"))
     assert bool(lenient) is (state == "expired")
     assert complaint(None, strict=True) is None
     if state == "stale":
         assert strict is not None
         assert strict[0] == "the baseline is stale (driver: 570 → 580)"
+    if state == "waived":
+        assert strict is not None
+        assert strict[0] == "the baseline is waived until 2026-05-31 (jane: because)"

@@ -45,10 +45,11 @@ def test_pictures_say_what_they_show_and_repeat_themselves(tmp_path: Path) -> No
         draw_curve(LAYERS, divergence(Tap("c", 0.5, True)), tmp_path / f"c{name}")
 
     histogram, curve = ((tmp_path / f"{kind}1.svg").read_text() for kind in "hc")
-    assert "y: 3 elements, the greatest 1" in histogram
-    assert all(
-        word in curve for word in ("engine against the typed model", "typed model against float32", ">a<", ">d<")
-    )
+    axes = (">elements<", "log10 of |actual - expected| / rms(expected); equal elements are at -12")
+    assert all(word in histogram for word in ("y: 3 elements, the greatest 1", *axes))
+    lines = ("engine against the typed model", "typed model against float32", "NaN or infinite in the typed model")
+    axes = (">rms(actual - expected) / rms(expected)<", ">tensor, in graph order<", ">a<", ">d<")
+    assert all(word in curve for word in (*lines, *axes))
     assert all((tmp_path / f"{kind}1.svg").read_bytes() == (tmp_path / f"{kind}2.svg").read_bytes() for kind in "hc")
 
 
@@ -74,9 +75,9 @@ def test_many_outputs_have_panels_for_the_worst(tmp_path: Path) -> None:
     draw_histogram([actual], [expected], tmp_path / "h.svg")
 
     drawn = (tmp_path / "h.svg").read_text()
-    assert drawn.count(": 1 elements, the greatest") == 12
-    assert "o39: 1 elements" in drawn
-    assert "o27: 1 elements" not in drawn
+    assert drawn.count(": 1 element, the greatest") == 12
+    assert "o39: 1 element," in drawn
+    assert "o27: 1 element," not in drawn
 
 
 def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -332,6 +332,14 @@ def test_implicit_calibration_brings_its_cache():
     assert "IInt8MinMaxCalibrator" in polygraphy(other, V8, calibration_cache="c.cache").words
 
 
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
+def test_an_fp8_that_8_cannot_use_is_noted(tool):
+    asked = request("fp8")
+    notes = [tool(asked, version, onnx="m.onnx", plan="m.plan").notes for version in VERSIONS]
+
+    assert notes == [("FP8: TensorRT 8.6 has a flag of this name, and cannot use it yet",), (), (), ()]
+
+
 def test_types_without_a_flag_are_noted():
     asked = replace(request(typing="weak"), precision=Precision("fp4", "casts:Fp32Recipe", ("FP4", "INT4")))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from planted import break_recipes, corrupt_tiny
 from project import write_model
 
 from pytest_trt.accuracy import Comparison, Tolerance, compare
@@ -21,7 +22,6 @@ from pytest_trt.diagnosis.present import attribution_lines, explanation_lines
 from pytest_trt.diagnosis.stages import Subject, attribute_case
 from pytest_trt.lab import Lab
 from pytest_trt.settings import Settings
-from pytest_trt.spec.precision import Precision, Ranges, RecipeResult
 
 # --- shares of invented outputs ---
 
@@ -220,7 +220,7 @@ def test_an_engine_that_never_repeats_itself_is_run_to_run(labs: Any, folder: Pa
 
 
 def test_a_recipe_that_breaks_a_weight_is_the_conversion(labs: Any, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    break_weight(monkeypatch)
+    break_recipes(monkeypatch, corrupt_tiny)
     for backend in ("fake", "onnxruntime-cpu"):
         found = attribute_case(subject(labs(backend=(backend,), precision=("fp16",)), folder, "fp16"))
 
@@ -228,35 +228,6 @@ def test_a_recipe_that_breaks_a_weight_is_the_conversion(labs: Any, folder: Path
         assert found.share > 0.99
         assert found.stages[-1].word == "run-to-run"
         assert ("parser" in [s.word for s in found.stages]) == (backend == "fake")
-
-
-class Breaking:
-    """A recipe that stores one wrong row of ``V``."""
-
-    name = "breaking"
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def requires(self, proto: onnx.ModelProto) -> None:
-        self.inner.requires(proto)
-
-    def call(self, proto: onnx.ModelProto, ranges: Ranges | None) -> RecipeResult:
-        result: RecipeResult = self.inner.call(proto, ranges)
-        for tensor in result.proto.graph.initializer:
-            if tensor.name == "V" and tensor.data_type == 10:
-                value = np.array(onnx.numpy_helper.to_array(tensor))
-                value[:4] *= -4
-                tensor.CopyFrom(onnx.numpy_helper.from_array(value, "V"))
-        return result
-
-    def ensures(self, before: onnx.ModelProto, result: RecipeResult) -> None:
-        """Its own check does not see it."""
-
-
-def break_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    make = Precision.make_recipe
-    monkeypatch.setattr(Precision, "make_recipe", lambda self, **options: Breaking(make(self, **options)))
 
 
 def test_stored_outputs_that_the_model_does_not_give_are_the_references(labs: Any, folder: Path, tmp_path: Path):
@@ -326,6 +297,9 @@ def test_an_overflow_in_float16_is_explained_down_to_the_node(labs: Any, tmp_pat
     assert (found.nonfinite.node, found.nonfinite.op_type) == ("grow", "Mul")
     assert [row.node for row in found.roundings if row.overflowed][:1] == ["grow"]
     data = json.loads(json.dumps(found.to_json()))
-    assert data["nonfinite"] == {"node": "grow", "op": "Mul", "tensor": "g"}
-    assert data["overflowed"]["grow"] > 0
+    first, (row, *_) = data["nonfinite"], data["roundings"]
+    assert (first["node"], first["operator"], first["tensor"]) == ("grow", "Mul", "g")
+    assert 0 < first["nonfinite"] <= first["count"]
+    assert first["inputs"]["big"] == [60000, 60000]
+    assert (row["node"], row["tensor"], row["overflowed"]) == ("grow", "g", found.roundings[0].overflowed)
     assert any(line.startswith("  first NaN/inf  grow (Mul) makes 'g'") for line in explanation_lines(found))

@@ -291,15 +291,19 @@ def test_a_precision_that_the_cpu_lacks_has_no_floor(lab):
 # Earned tolerances
 
 
-def test_a_limit_lies_beyond_the_worst_seen_and_where_the_spread_says():
-    rng = np.random.default_rng(1)
-    values = np.exp(rng.normal(-7, 1.0, 200))
-    one = Evidence("y", tuple(Measured(float(v), float(v), float(v)) for v in values))
+@pytest.mark.parametrize(("count", "by_spread"), [(20, True), (200, False)])
+def test_a_limit_lies_where_the_spread_says_and_beyond_the_worst_seen(count: int, by_spread: bool):
+    logs = np.random.default_rng(1).normal(-7, 1.0, count)
+    one = Evidence("y", tuple(Measured(v, v, v) for v in np.exp(logs).tolist()))
+    quantile = t_quantile(0.999, count - 1)
 
-    bound = one.bound("noise", t_quantile(0.999, 199))
+    bound = one.bound("noise", quantile)
 
-    assert bound >= 1.5 * values.max()
-    assert 0.5 < math.log(bound) - (-7 + 3.13) < 1.0 or bound == pytest.approx(1.5 * values.max())
+    # Where the next value of a normal distribution stays, of which as many were seen.
+    spread = math.exp(logs.mean() + quantile * logs.std(ddof=1) * math.sqrt(1 + 1 / count))
+    worst = 1.5 * math.exp(logs.max())
+    assert bound == pytest.approx(spread if by_spread else worst)
+    assert bound == pytest.approx(max(spread, worst))
 
 
 def test_few_samples_earn_a_wider_limit_and_no_limit_is_below_the_floor():

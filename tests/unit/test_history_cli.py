@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from history_rows import git, repository, row
+from shell import Cli, shell
 
-from pytest_trt.cli import main
 from pytest_trt.history.git import GitState
 from pytest_trt.history.log import HistoryLog
 
 PASS, REGRESSION, USAGE, INCONCLUSIVE, NOTHING = range(5)
 CASE = "digits-fp16-b8-tensorrt"
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -41,16 +30,7 @@ def commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def cli(commits: list[str], capsys: pytest.CaptureFixture[str]) -> Cli:
-    def run(*arguments: str) -> Ran:
-        try:
-            code = main(["history", *arguments])
-        except SystemExit as exit:  # argparse's own way to end
-            code = exit.code if isinstance(exit.code, int) else -1
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        return Ran(code, said.out, said.err)
-
-    return run
+    return shell(capsys, "history")
 
 
 def test_list_shows_runs_and_rows(cli: Cli, commits: list[str]):

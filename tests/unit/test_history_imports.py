@@ -52,6 +52,16 @@ def test_pytest_benchmark_s_samples_become_milliseconds(tmp_path: Path):
     assert (found.git.commit, found.git.branch, found.git.dirty) == ("0" * 40, None, True)
 
 
+@pytest.mark.parametrize("broken", [[], "text", {"cpu": []}])
+def test_what_only_describes_the_samples_may_be_broken(tmp_path: Path, broken: Any):
+    content = {**FOREIGN, "machine_info": broken, "commit_info": broken}
+    content["benchmarks"] = [{**FOREIGN["benchmarks"][0], "extra_info": broken}]
+
+    (made,) = rows_from(read_samples(write(tmp_path, content)), None)
+
+    assert (made.id, made.median_ms, made.git) == ("tests/a.py::b", pytest.approx(2.5), None)
+
+
 def test_an_export_of_ours_comes_back_as_it_was(tmp_path: Path):
     before = row(1, 1.25, samples=True, simulated="computed in float32")
 
@@ -79,6 +89,14 @@ def test_trtexec_s_warm_up_is_left_out(tmp_path: Path, metric: str, samples: tup
     assert len(read_samples(write(tmp_path, TIMES), warmup_ms=0)[0].samples_ms) == 5
 
 
+def test_what_is_imported_in_one_second_keeps_its_order(tmp_path: Path):
+    found = read_samples(write(tmp_path, TIMES), name="net")
+    times = [rows_from(found, None, clock="queued")[0].time for _ in range(5)]
+
+    assert times == sorted(times)
+    assert len(set(times)) == 5
+
+
 def test_rows_of_trtexec_need_a_clock(tmp_path: Path):
     found = read_samples(write(tmp_path, TIMES), name="net")
 
@@ -104,9 +122,11 @@ def test_rows_of_trtexec_need_a_clock(tmp_path: Path):
         ({"a": 1}, "neither pytest-benchmark's JSON nor times of trtexec"),
         ([], "neither pytest-benchmark's JSON nor times of trtexec"),
         ({"benchmarks": []}, "there is no benchmark in it"),
-        ({"benchmarks": [{"fullname": "a"}]}, "benchmark 0 is broken"),
-        ({"benchmarks": [{"fullname": "a", "stats": {"mean": 1}}]}, "statistics but no samples"),
-        ({"benchmarks": [{"fullname": "a", "stats": {"data": [0.0]}}]}, "samples must be positive"),
+        ("[" * 100_000, "not a JSON file"),
+        ({"benchmarks": [{"fullname": "a"}]}, r"benchmarks\[0\] has no name, or no stats"),
+        ({"benchmarks": [{"fullname": "a", "stats": {"mean": 1}}]}, "a has a summary but no samples"),
+        ({"benchmarks": [{"fullname": "a", "stats": {"data": [0.0]}}]}, "stats.data of a: sample 0 is 0"),
+        ({"benchmarks": [{"fullname": "a", "stats": {"data": ["1"]}}]}, "stats.data of a: a list of numbers is wanted"),
         (TIMES[:2], "all 2 queries began in the warm-up"),
         ([TIMES[4], {"computeMs ": 1.0}], "query 1 has no computeMs"),
         ([{**TIMES[4], "computeMs": "1"}], "query 0: computeMs is '1'"),

@@ -142,6 +142,15 @@ def test_history_of_whole_runs_replaces_the_loads_prior():
     assert half_width(verdict) == pytest.approx(t_quantile(0.975, 11) * 0.001 * math.sqrt(2))
 
 
+@pytest.mark.parametrize(("count", "sees"), [(0, False), (9, False), (21, True)])
+def test_history_of_engines_beside_themselves_replaces_the_loads_prior_of_a_cpu(count: int, sees: bool):
+    sides = still(1.0, 1.0, 1.0), still(1.15, 1.15, 1.15)
+    verdict = judge(*sides, "host", paired=True, repeats="loads", history=medians(count, 0.01) if count else ())
+
+    assert (verdict.outcome is Outcome.FAIL) is sees
+    assert ("prior" in verdict.noise_source) is not sees
+
+
 def test_repeats_that_differ_like_builds_are_taken_for_builds():
     verdict = judge(still(1.0, 1.03, 0.98), still(1.05, 1.06, 1.0))
 

@@ -132,6 +132,11 @@ def test_every_key_is_read(tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize(("text", "value"), [("0.05", 0.05), ('"5%"', 0.05), ('"0.05"', 0.05), ('"150%"', 1.5)])
+def test_a_threshold_is_written_as_on_the_command_line(tmp_path: Path, text: str, value: float):
+    assert load(tmp_path, f"[latency]\nthreshold = {text}\n").threshold == pytest.approx(value)
+
+
 def test_an_empty_manifest_is_a_model_of_its_folders_name(tmp_path: Path):
     folder = tmp_path / "resnet"
     folder.mkdir()
@@ -210,9 +215,20 @@ def test_a_bare_model(tmp_path: Path, file: str, name: str):
             " e.g. x=HALF:CHW16",
             None,
         ),
-        ("[latency]\nthreshold = '5%'\n", "latency.threshold must be int or float, not str", None),
-        ("[latency]\nthreshold = 0\n", "latency.threshold must lie in 1e-06 … 100, not 0", None),
-        ("[latency]\nthreshold = nan\n", "latency.threshold must lie in 1e-06 … 100, not nan", None),
+        ("[latency]\nthreshold = [5]\n", "latency.threshold must be int or float or str, not list", None),
+        ("[latency]\nthreshold = true\n", "latency.threshold must be int or float or str, not bool", None),
+        (
+            "[latency]\nthreshold = 'x'\n",
+            "latency.threshold: cannot use 'x': a share such as 5% or 0.05 is wanted",
+            None,
+        ),
+        ("[latency]\nthreshold = 5\n", "latency.threshold: cannot use 5: that is 500 %; 5% or 0.05 is wanted", None),
+        ("[latency]\nthreshold = 0\n", "latency.threshold: cannot use 0: a share such as 5% or 0.05 is wanted", None),
+        (
+            "[latency]\nthreshold = nan\n",
+            "latency.threshold: cannot use nan: a share such as 5% or 0.05 is wanted",
+            None,
+        ),
         ("[precision.int8]\npercentile = 101\n", "precision.int8.percentile must lie in 1e-06 … 100, not 101", None),
         ("[precision.int8]\nsamples = 0\n", "precision.int8.samples must lie in 1 … 1e+09, not 0", None),
         ("[precision.int8]\nexclude_nodes = [1]\n", "precision.int8.exclude_nodes must be a list of strings", None),

@@ -11,7 +11,6 @@ from networks import conv_net, weights
 
 from pytest_trt.accuracy.tolerance import default_tolerance
 from pytest_trt.artifacts.calibration_cache import (
-    calibration_header,
     calibration_scales,
     load_calibration_cache,
     same_cache,
@@ -144,7 +143,6 @@ def test_a_calibration_is_reproduced_bit_for_bit_or_not_at_all():
 def test_the_scales_of_a_table():
     # IEEE float32: 0x3e200000 is 0.15625, 0x3f800000 is 1.
     blob = b"TRT-8600-EntropyCalibration2\nprob: 3e200000\n(Unnamed Layer* 3) [Shuffle]: x: 3f800000\n"
-    assert calibration_header(blob) == "TRT-8600-EntropyCalibration2"
     assert calibration_scales(blob) == {"prob": 0.15625, "(Unnamed Layer* 3) [Shuffle]: x": 1.0}
 
 
@@ -152,7 +150,6 @@ def test_the_table_of_the_legacy_algorithm_is_read():
     """As TensorRT 8.6.0 wrote it on an H200."""
     blob = b"0 3ff0000000000000 3fefff2e48e8a71e\nx: 3cf78229\nr: 3cea4453\ny: 3ca54056\n"
 
-    assert calibration_header(blob) == "0 3ff0000000000000 3fefff2e48e8a71e"
     assert calibration_scales(blob) == pytest.approx({"x": 0.0302134, "r": 0.0285970, "y": 0.0201723}, abs=1e-6)
 
 

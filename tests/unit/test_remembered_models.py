@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from project import MANIFEST, write_model
+from ticks import wait_for_tick
 
 from pytest_trt.artifacts import facts, onnx_files
 from pytest_trt.artifacts.directory import DirectoryStore
@@ -67,15 +68,6 @@ def externalize(path: Path) -> Path:
     (path.parent / "weights").mkdir()
     onnx.save_model(proto, path, save_as_external_data=True, location="weights/w.bin", size_threshold=0)
     return path.parent / "weights" / "w.bin"
-
-
-def wait_for_tick(folder: Path) -> None:
-    probe = folder / "probe"
-    probe.touch()
-    first = probe.stat().st_ctime_ns
-    while probe.stat().st_ctime_ns == first:
-        os.utime(probe)
-    probe.unlink()
 
 
 def flip(path: Path) -> None:

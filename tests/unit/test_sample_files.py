@@ -56,7 +56,16 @@ def test_pytest_benchmark_is_in_seconds(tmp_path: Path):
     assert plain(dict(found.samples)) == {"t.py::b0": [[1.0, 2.5]], "t.py::b1": [[1000.0]]}
 
 
-@pytest.mark.parametrize(("extra", "clocks"), [({"clock": "graph"}, {"t.py::b0": "graph"}), ({"clock": 3}, {})])
+@pytest.mark.parametrize(
+    ("extra", "clocks"),
+    [
+        ({"clock": "graph"}, {"t.py::b0": "graph"}),
+        ({"clock": "queued+graph"}, {"t.py::b0": "queued+graph"}),
+        ({"clock": "sundial"}, {}),
+        ({"clock": 3}, {}),
+        ([], {}),
+    ],
+)
 def test_pytest_benchmark_with_the_clock_that_pytest_trt_notes(tmp_path: Path, extra: Any, clocks: Any):
     path = written(tmp_path, benchmarks({"data": [0.001, 0.002]}, extra_info=extra))
 

@@ -271,3 +271,12 @@ def test_a_misspelt_variable_is_pointed_out():
 
 def test_a_variable_like_no_other_gets_the_list():
     assert unknown_variables({"PYTEST_TRT_ZZZZZZZZZZZZZZZ": ""})["PYTEST_TRT_ZZZZZZZZZZZZZZZ"].startswith("known: ")
+
+
+def test_libraries_of_the_ini_file_count_from_its_folder(tmp_path: Path):
+    ini = {"plugins": "lib/a.so,lib/b.so", "lean_runtime": "lib/lean.so"}
+    found = Settings.resolve({}, {}, ini, ini_root=tmp_path)
+
+    assert found.plugins == (tmp_path / "lib/a.so", tmp_path / "lib/b.so")
+    assert found.lean_runtime == tmp_path / "lib/lean.so"
+    assert Settings.resolve({"plugins": "lib/a.so"}, {}, ini, ini_root=tmp_path).plugins == (Path("lib/a.so"),)

@@ -446,6 +446,26 @@ def test_what_tf2onnx_says_is_the_error(tmp_path: Path):
         obtain_model(manifest, MemoryStore())
 
 
+def test_the_real_tensorflow(tmp_path: Path):
+    tensorflow = pytest.importorskip("tensorflow")
+    pytest.importorskip("tf2onnx")
+    module = tensorflow.Module()
+    module.weight = tensorflow.Variable(tensorflow.fill([4, 3], 0.5))
+    spec = tensorflow.TensorSpec([None, 4], tensorflow.float32, name="x")
+    call = tensorflow.function(lambda x: {"y": tensorflow.nn.relu(x @ module.weight)}, input_signature=[spec])
+    module.__call__ = call
+    saved = tmp_path / "net" / "saved"
+    tensorflow.saved_model.save(module, str(saved), signatures={"serving_default": call})
+    toml = f'[model]\npath = "saved/"\nargs = {{ signature = "serving_default", tag = "serve" }}\n{PROFILE}'
+
+    model = obtain_model(folder(saved.parent, toml), MemoryStore())
+
+    assert [spec.name for spec in (*model.inputs, *model.outputs)] == ["x", "y"]
+    for rows in (1, 3):
+        (y,) = ReferenceEvaluator(model.proto).run(None, {"x": np.ones((rows, 4), np.float32)})
+        np.testing.assert_array_equal(y, np.full((rows, 3), 2, np.float32))
+
+
 def test_a_saved_model_takes_two_arguments(tmp_path: Path):
     with pytest.raises(ManifestError, match=r"model\.args\.signatur means nothing to a SavedModel"):
         obtain_model(saved_model(tmp_path, 'args = { signatur = "a" }\n'), MemoryStore())

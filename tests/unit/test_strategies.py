@@ -10,11 +10,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.errors import InvalidArgument
 from onnx import TensorProto, helper
 
-from pytest_trt import strategies
+from pytest_trt import compare, strategies
+from pytest_trt.accuracy.usage import used_tolerance
 from pytest_trt.errors import InputsError, ProfileError, UnsupportedModelError, UsageError
 from pytest_trt.spec.dtypes import numpy_dtype
 from pytest_trt.spec.model import Model
@@ -236,6 +238,68 @@ def test_ranges_of_real_samples() -> None:
 
 
 # Without hypothesis.
+
+
+def climbed(test: Callable[[dict[str, Any]], object]) -> None:
+    given(strategies.inputs(TWO, PROFILE, ranges={"x": (0, 1)}))(test)()
+
+
+def test_the_error_of_a_test_of_one_s_own_is_climbed_on() -> None:
+    """It grows with the rows up to some number, and is 0 beyond: the climb ends there, drawing alone does not."""
+    most, rows = sum(range(3600)), Profile.parse("p", "x=1x4:8x4:10000000x4")
+
+    def worst(seeded: int, *, climbs: bool) -> float:
+        shares = []
+
+        @settings(max_examples=300, database=None, deadline=None, phases=[Phase.generate, Phase.target])
+        @seed(seeded)
+        @given(strategies.shapes(rows))
+        def test(drawn: dict[str, tuple[int, ...]]) -> None:
+            error = drawn["x"][0] / most if drawn["x"][0] <= most else 0.0
+            comparison = compare({"y": np.array([error])}, {"y": np.zeros(1)}, rtol=0.0, atol=1.0)
+            shares.append(strategies.target(comparison) if climbs else used_tolerance(comparison))
+
+        test()
+        return max(shares)
+
+    assert sorted(worst(n, climbs=True) for n in range(4))[1] == 1.0
+    assert sorted(worst(n, climbs=False) for n in range(4))[-2] < 1.0
+
+
+def test_an_infinite_error_is_no_reason_to_stop() -> None:
+    seen = []
+
+    @settings(max_examples=20, database=None)
+    def test(feeds: dict[str, Any]) -> None:
+        comparison = compare({"y": np.array([np.nan])}, {"y": np.array([0.0])})
+        seen.append(strategies.target(comparison))
+
+    climbed(test)
+
+    assert set(seen) == {np.inf}
+
+
+def test_two_comparisons_of_one_input_need_a_label_each() -> None:
+    comparison = compare({"y": np.array([1.0])}, {"y": np.array([1.0])})
+
+    @settings(max_examples=5, database=None)
+    def labelled(feeds: dict[str, Any]) -> None:
+        strategies.target(comparison, label="fp16")
+        strategies.target(comparison, label="int8")
+
+    @settings(max_examples=5, database=None)
+    def unlabelled(feeds: dict[str, Any]) -> None:
+        strategies.target(comparison)
+        strategies.target(comparison)
+
+    climbed(labelled)
+    with pytest.raises(InvalidArgument, match="would overwrite"):
+        climbed(unlabelled)
+
+
+def test_outside_of_a_search_there_is_nothing_to_steer() -> None:
+    with pytest.raises(UsageError, match="steers a search of Hypothesis"):
+        strategies.target(compare({"y": np.array([1.0])}, {"y": np.array([1.0])}))
 
 
 def test_the_module_loads_without_hypothesis_and_says_what_is_missing() -> None:

@@ -76,6 +76,12 @@ def _build(trt: Any, request: BuildRequest, messages: Messages, watcher: Any, st
             hint="leave it out for this model",
         )
     typed = _typing(trt, request)
+    if request.options.weight_streaming and typed == "weak":
+        raise UsageError(
+            f"--trt-weight-streaming=on: TensorRT {trt.__version__} streams weights of strongly typed networks only,"
+            f" and builder flags type {request.model.name!r} in {request.precision.name}",
+            hint="leave it out" if request.calibration else "--trt-typing=strong takes the types from the network",
+        )
     builder = trt.Builder(logger)
     steps.done("open")  # of a process's first build: loading the builder's kernels, too
     network = define_network(trt, builder, logger, request.model, typed, stack)

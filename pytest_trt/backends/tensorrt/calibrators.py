@@ -13,7 +13,7 @@ import numpy as np
 from pytest_trt.backends import Support
 from pytest_trt.backends.cuda import DeviceBuffer, PinnedBuffer, Stream
 from pytest_trt.backends.tensorrt.dtypes import cast
-from pytest_trt.backends.tensorrt.versions import members
+from pytest_trt.backends.tensorrt.versions import calibrator_base, has_type
 from pytest_trt.errors import InputsError, ProfileError, TrtError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _KEPT = (TrtError, MemoryError, KeyboardInterrupt)
 
 def calibrator_support(trt: Any, precision: Precision) -> Support | None:
     """Say why this TensorRT cannot calibrate *precision* itself; None when it can, or when nobody asks it to."""
-    if precision.calibrator is None or hasattr(trt, CLASSES[precision.calibrator]):
+    if precision.calibrator is None or calibrator_base(trt, CLASSES[precision.calibrator]) is not None:
         return None
     return Support(
         "unsupported",
@@ -66,7 +66,7 @@ def make_calibrator(trt: Any, calibration: Calibration, logger: Any) -> Any:
             f"unknown calibration algorithm {calibration.algorithm!r}", hint=nearest(calibration.algorithm, CLASSES)
         )
     _check_batches(calibration)
-    base: Any = getattr(trt, CLASSES[calibration.algorithm])
+    base: Any = calibrator_base(trt, CLASSES[calibration.algorithm])
 
     class Calibrator(base):  # type: ignore[misc]  # a base of an untyped library
         def __init__(self) -> None:
@@ -173,7 +173,7 @@ def _of(feeds: Feeds, name: str) -> Array:
 def _narrowing(trt: Any) -> Callable[[str, Array], Array]:
     """How an array becomes what the network's input is: the parser narrows types that this TensorRT lacks."""
     narrow = {"float64": "float32"}
-    if "INT64" not in members(trt.DataType):
+    if not has_type(trt, "INT64"):
         narrow["int64"] = "int32"
 
     def convert(name: str, array: Array) -> Array:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.tensorrt.inspector import Layer, read_layers
 from pytest_trt.backends.tensorrt.versions import TYPE_FLAGS, device_memory_bytes
+from pytest_trt.backends.tensorrt.versions.runtime import engine_inspector
 from pytest_trt.backends.tensorrt.weight_sizes import BYTES, WeightSizes, judge_size, size_text, weight_sizes
 
 if TYPE_CHECKING:
@@ -145,8 +146,7 @@ def take_census(trt: Any, engine: Any, request: BuildRequest, plan_bytes: int) -
 
 def _inspector_text(trt: Any, engine: Any, request: BuildRequest) -> str:
     """What the inspector writes; empty where there is none, as in the lean runtime."""
-    create = getattr(engine, "create_engine_inspector", None)
-    inspector = create() if create is not None else None
+    inspector = engine_inspector(engine)
     if inspector is None:
         return ""
     context = None

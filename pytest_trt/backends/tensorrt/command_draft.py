@@ -129,8 +129,11 @@ def strongly_typed(draft: Draft, request: BuildRequest) -> bool:
     return False
 
 
-def type_flags(request: BuildRequest) -> list[str]:
-    """The builder flags of the request's precision that choose a type, for a weakly typed network."""
+def type_flags(draft: Draft, request: BuildRequest) -> list[str]:
+    """The builder flags of the request's precision that choose a type, for a weakly typed network. Notes the one that
+    8.6 only has the name of."""
+    if "FP8" in request.precision.flags_on and draft.version < (9,):
+        draft.note(f"FP8: TensorRT {draft.release} has a flag of this name, and cannot use it yet")
     names = [name for name in request.precision.flags_on if name != "TF32"]
     if request.calibration is not None and "INT8" not in names:
         names.append("INT8")

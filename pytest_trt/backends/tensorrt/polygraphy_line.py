@@ -142,7 +142,7 @@ def _types(draft: Draft, request: BuildRequest, calibration_cache: str | None) -
     if strongly_typed(draft, request):
         draft.add("--strongly-typed", asked="strong typing")
     else:
-        for name in type_flags(request):
+        for name in type_flags(draft, request):
             if name in _TYPE_FLAGS:
                 draft.add(_TYPE_FLAGS[name], asked=name)
             else:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_trt.backends import Availability
 from pytest_trt.backends.device import NoDeviceError, describe_device
-from pytest_trt.backends.tensorrt.versions import MINIMUM, version
+from pytest_trt.backends.tensorrt.versions import MINIMUM, has_builder, too_old
 
 __all__ = ["import_tensorrt", "probe"]
 
@@ -41,9 +41,9 @@ def probe() -> Availability:
         # A missing libnvinfer, libcudnn or libcublas shows as any of these, depending on who loads it.
         return Availability(False, f"tensorrt cannot be imported: {error}", versions)
     versions = {"tensorrt": str(trt.__version__), **versions}
-    if version(trt) < MINIMUM:
+    if too_old(trt):
         oldest = ".".join(map(str, MINIMUM))
         return Availability(False, f"TensorRT {trt.__version__} is older than {oldest}", versions)
-    if not hasattr(trt, "Builder"):
+    if not has_builder(trt):
         return Availability(False, f"this TensorRT {trt.__version__} is a lean runtime: it has no builder", versions)
     return Availability(True, versions=versions)

@@ -115,7 +115,7 @@ def _types(draft: Draft, request: BuildRequest, calibration_cache: str | None) -
         if draft.has("--stronglyTyped"):
             draft.add("--stronglyTyped", asked="strong typing")
     else:
-        for name in type_flags(request):
+        for name in type_flags(draft, request):
             if name in TYPE_FLAGS:
                 draft.add(TYPE_FLAGS[name], asked=name)
             else:

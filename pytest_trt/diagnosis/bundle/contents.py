@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_trt.counted import counted
 from pytest_trt.diagnosis.bundle.running import how_to_run
 from pytest_trt.diagnosis.bundle.toml import checks_of
 from pytest_trt.diagnosis.bundle.verdict import problems_of
@@ -173,7 +174,7 @@ def of_piece(whole: Contents, found: Reduction) -> Contents:
             recipe=recipe,
             ranges=None if whole.ranges is None else {n: r for n, r in whole.ranges.items() if n in found.tensors},
             notes=(),
-            piece=f"{len(found.cut.nodes)} of {found.total} nodes",
+            piece=f"{len(found.cut.nodes)} of {counted(found.total, 'node')}",
         )
     )
 

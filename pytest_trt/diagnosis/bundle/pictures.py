@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_trt.counted import counted
 from pytest_trt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ def draw_histogram(actual: Rows, expected: Rows, path: Path) -> None:
     for axis, (name, error) in zip(axes, errors.items(), strict=True):
         axis.hist(np.log10(np.maximum(error, _TINY)), bins=edges, color=_LINE)
         axis.set_yscale("symlog")
-        axis.set_title(f"{_text(name)}: {error.size} elements, the greatest {error.max():.3g}", fontsize=9)
+        axis.set_title(f"{_text(name)}: {counted(error.size, 'element')}, the greatest {error.max():.3g}", fontsize=9)
         axis.set_ylabel("elements")
-    axes[-1].set_xlabel("log10 of |actual - expected| / rms(expected)")
+    axes[-1].set_xlabel(f"log10 of |actual - expected| / rms(expected); equal elements are at {math.log10(_TINY):.0f}")
     _save(figure, path)
 
 
@@ -70,16 +71,19 @@ def draw_curve(layers: Mapping[str, float], divergence: Divergence | None, path:
     points = [(place, error) for place, error in enumerate(layers.values()) if 0 < error < math.inf]
     if points:
         axis.plot(*zip(*points, strict=True), "o-", ms=3, lw=1, color=_LINE, label="typed model against float32")
-    for place in [place for place, error in enumerate(layers.values()) if math.isinf(error)]:
-        axis.axvline(place, color=_ENGINE, lw=0.8, alpha=0.5)
+    infinite = [place for place, error in enumerate(layers.values()) if math.isinf(error)]
+    for place in infinite:
+        label = "NaN or infinite in the typed model" if place == infinite[0] else None
+        axis.axvline(place, color=_ENGINE, lw=0.8, alpha=0.5, label=label)
     taps = {tap.tensor: tap.error for tap in divergence.taps} if divergence is not None else {}
     tapped = [(names.index(n), error) for n, error in taps.items() if n in layers and 0 < error < math.inf]
     if tapped:
         axis.plot(*zip(*sorted(tapped), strict=True), "s", ms=4, color=_ENGINE, label="engine against the typed model")
     axis.set_yscale("log")
-    axis.set_ylabel("relative rms error")
+    axis.set_ylabel("rms(actual - expected) / rms(expected)")
+    axis.set_xlabel("tensor, in graph order")
     axis.grid(alpha=0.25)
-    if points or tapped:
+    if points or tapped or infinite:
         axis.legend(fontsize=8)
     step = max(1, -(-len(names) // _LABELS))
     axis.set_xticks(range(0, len(names), step), list(map(_text, names[::step])), rotation=70, ha="right", fontsize=6)

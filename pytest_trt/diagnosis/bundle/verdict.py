@@ -30,7 +30,8 @@ def main(folder: Path, runners: Mapping[str, Callable[..., Any]], arguments: Seq
         return CANNOT_RUN
     model = Path(arguments[0]) if arguments else folder / how["model"]
     feeds, expected = (read(folder / name, case["samples"]) for name in ("inputs.npz", "expected.npz"))
-    say(f"{case['title']}: {model.name} with {how['tool']}, {case['samples']} sample(s)")
+    samples = f"{case['samples']} sample{'' if case['samples'] == 1 else 's'}"
+    say(f"{case['title']}: {model.name} with {how['tool']}, {samples}")
     try:
         actual = runners[how["tool"]](model, how, feeds)
     except ImportError as error:

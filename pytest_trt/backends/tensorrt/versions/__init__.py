@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 __all__ = [
     "MINIMUM",
     "TYPE_FLAGS",
+    "calibrator_base",
     "create_network",
     "device_memory_bytes",
     "flag",
     "flags_on",
+    "has_builder",
+    "has_type",
     "lean_library",
     "members",
     "newest_opset",
@@ -33,6 +36,7 @@ __all__ = [
     "share_profiles",
     "strongly_typed",
     "support",
+    "too_old",
     "typing",
     "version",
 ]
@@ -64,6 +68,11 @@ def version(trt: Any) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def too_old(trt: Any) -> bool:
+    """Whether this version is older than the oldest one that is used here."""
+    return version(trt) < MINIMUM
+
+
 def members(enum: Any) -> dict[str, Any]:
     """The members of one of TensorRT's enums by name."""
     return dict(enum.__members__)
@@ -72,6 +81,21 @@ def members(enum: Any) -> dict[str, Any]:
 def flag(trt: Any, name: str) -> Any | None:
     """The BuilderFlag called *name*, or None where this version has none."""
     return members(trt.BuilderFlag).get(name)
+
+
+def has_type(trt: Any, name: str) -> bool:
+    """Whether this version has the DataType called *name*."""
+    return name in members(trt.DataType)
+
+
+def has_builder(trt: Any) -> bool:
+    """Whether *trt* can build; the lean runtime cannot."""
+    return hasattr(trt, "Builder")
+
+
+def calibrator_base(trt: Any, name: str) -> Any | None:
+    """The calibrator class called *name*, or None: 11 has none."""
+    return getattr(trt, name, None)
 
 
 def strongly_typed(trt: Any) -> bool:

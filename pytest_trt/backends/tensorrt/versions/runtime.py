@@ -11,7 +11,13 @@ from typing import Any
 from pytest_trt.backends.tensorrt.layouts import ROW_MAJOR, Layout, layout_of
 from pytest_trt.backends.tensorrt.versions import version
 
-__all__ = ["io_layout", "is_on_host", "stream_weights"]
+__all__ = ["engine_inspector", "io_layout", "is_on_host", "stream_weights"]
+
+
+def engine_inspector(engine: Any) -> Any | None:
+    """What tells the layers of *engine*; None in the lean runtime."""
+    create = getattr(engine, "create_engine_inspector", None)
+    return create() if create is not None else None
 
 
 def is_on_host(trt: Any, engine: Any, name: str) -> bool:
