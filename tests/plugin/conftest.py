@@ -15,7 +15,14 @@ import pytest_trt
 # pytester forgets the modules that an inner run is the first to import. Ours would then be there twice, and a test that
 # replaces a name in one would not reach the other; the rest take longer than a small run does.
 OURS = [module.name for module in pkgutil.walk_packages(pytest_trt.__path__, "pytest_trt.")]
-OTHERS = ("hypothesis", "numpy.fft", "onnx.reference.ops", "rich.console")
+OTHERS = (
+    "hypothesis",
+    "matplotlib.backends.backend_svg",
+    "matplotlib.figure",
+    "numpy.fft",
+    "onnx.reference.ops",
+    "rich.console",
+)
 for name in (*OTHERS, *(n for n in OURS if not n.endswith("__main__"))):
     importlib.import_module(name)
 

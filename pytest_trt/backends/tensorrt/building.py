@@ -233,8 +233,6 @@ def _inspect(trt: Any, plan: bytes, request: BuildRequest) -> dict[str, Any]:
         # The engine needs its runtime to the end.
         del engine
         del runtimes
-    if remark := census.passed_over(request):
-        facts["remarks"] = [remark]
     refusal = census.not_honoured(request)
     if refusal:
         facts["not_honoured"] = refusal

@@ -81,9 +81,10 @@ class Census:
 
     def not_honoured(self, request: BuildRequest) -> str | None:
         """Say that the engine does not run in the precision that was asked; None when it does, or may."""
-        if request.precision.calibrator is not None:
-            return None  # see ``passed_over``
         asked = f"{request.precision.name} was asked, but"
+        if request.precision.calibrator is not None:
+            passed_over = self._passed_over(request)
+            return f"{asked} {passed_over}" if passed_over else None
         heavy = self.multiplying or self.layers
         wanted = _wanted(request.precision)
         if wanted is None:
@@ -98,18 +99,16 @@ class Census:
         which = "layer of the engine" if wanted not in self.layers else "layer of the engine that multiplies"
         return f"{asked} no {which} runs in {wanted}: {_listed(heavy)}"
 
-    def passed_over(self, request: BuildRequest) -> str | None:
-        """Say that nothing of the engine shows int8 after TensorRT's own calibration. That only offers int8, and
-        TensorRT takes it where it measures it faster, so it is no fault of the engine; None for other precisions."""
-        if request.precision.calibrator is None or "INT8" in self.layers or not (self.layers or self.hidden):
+    def _passed_over(self, request: BuildRequest) -> str | None:
+        """Say that nothing of the engine shows int8 after TensorRT's own calibration, which takes int8 only where
+        TensorRT measures it faster. One layer of it is enough."""
+        if "INT8" in self.layers or not (self.layers or self.hidden):
             return None
-        said = f"{request.precision.name} was offered, and the engine shows no INT8"
         if not self.hidden:
-            return f"{said}: {_listed(self.layers)}"
+            return f"no layer of the engine runs in INT8: {_listed(self.layers)}"
         # Where types are hidden, a plan that takes what all weights take in fp16 has few of them in int8.
         half = WeightSizes(self.weights.typed, self.weights.fp32 // 2)
-        large = _holds_weights_once(request) and judge_size(self.plan_bytes, *half, "int8", "fp16")
-        return f"{said}: {large}" if large else None
+        return judge_size(self.plan_bytes, *half, "int8", "fp16") if _holds_weights_once(request) else None
 
     def _shows_the_weights(self) -> bool:
         """Whether the layers that show their types have the model's weights, so that the hidden ones do not matter."""
