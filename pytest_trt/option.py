@@ -9,9 +9,17 @@ from typing import Any
 
 from pytest_trt.errors import UsageError
 
-__all__ = ["ENV_PREFIX", "Option", "as_text", "as_words", "option"]
+__all__ = ["ENV_PREFIX", "Option", "as_text", "as_words", "flag_of", "option"]
 
 ENV_PREFIX = "PYTEST_TRT_"
+
+# A name that the command line has another word for; it takes the name too.
+_WORDS = {"plugins": "plugin"}
+
+
+def flag_of(name: str, prefix: str = "--trt-") -> str:
+    """How the command line writes the option *name*; with the prefix ``--`` as the ``pytest-trt`` commands do."""
+    return prefix + _WORDS.get(name, name).replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -27,11 +35,15 @@ class Option:
 
     @property
     def flag(self) -> str:
-        return f"--trt-{self.name.replace('_', '-')}"
+        return flag_of(self.name)
 
     @property
     def short_flag(self) -> str:
-        return f"--{self.name.replace('_', '-')}"
+        return flag_of(self.name, "--")
+
+    def flags(self, prefix: str = "--trt-") -> tuple[str, ...]:
+        """Every spelling that is taken, the documented one first."""
+        return tuple(dict.fromkeys((flag_of(self.name, prefix), prefix + self.name.replace("_", "-"))))
 
     @property
     def variable(self) -> str:

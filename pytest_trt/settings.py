@@ -1,6 +1,6 @@
 """Settings: each option declared once, resolved once.
 
-From the one declaration follow the pytest option ``--trt-NAME``, the ``pytest-trt`` flag ``--NAME``, the
+From the one declaration follow the pytest option ``--trt-NAME``, the ``pytest-trt`` flag ``--NAME`` (``flag_of``), the
 variable ``PYTEST_TRT_NAME``, the ini key ``trt_NAME`` and the table in the README. Precedence: marker > command
 line > environment variable > ini > default. ``None`` means "not given"; the default is applied last, so a
 ``0`` on the command line is never lost.
@@ -137,7 +137,7 @@ class Settings(BuildSettings, LatencySettings):
         group="baselines",
     )
     reason: str | None = _option(
-        None, str, "TEXT", "why a baseline is replaced; needed by failed, all and anchor", group="baselines"
+        None, str, "TEXT", "why baselines change; needed by all but new, and by baseline accept", group="baselines"
     )
     baseline: str = _option(
         "report",
@@ -226,10 +226,10 @@ class Settings(BuildSettings, LatencySettings):
             elif ini.get(option.name):
                 values[option.name] = _rooted(option.read(ini[option.name], f"ini key {option.ini}"), ini_root)
         settings = cls(**values)
-        if settings.update_baselines in ("failed", "all", "anchor") and not (settings.reason or "").strip():
+        if settings.update_baselines not in (None, "new") and not (settings.reason or "").strip():
             raise UsageError(
-                f"replacing baselines ({settings.update_baselines}) needs a reason",
-                hint='add --trt-reason="why the new values are right"',
+                f"changing baselines ({settings.update_baselines}) needs a reason",
+                hint='add --trt-reason="why it is right"',
             )
         return settings
 

@@ -125,6 +125,16 @@ def test_compare_fails_with_where_and_how_to_go_on(cli: Cli) -> None:
     )
 
 
+@pytest.mark.parametrize("flag", ["--plugin", "--plugins"])
+def test_the_line_that_reproduces_names_plugins_in_one_spelling(cli: Cli, project: Path, flag: str) -> None:
+    (project / "libfoo.so").write_bytes(b"a library")
+
+    ran = cli("compare", "tiny", "--profile=b8", f"{flag}=libfoo.so", "--fake=error=0.1")
+
+    assert ran.code == MISMATCH
+    assert "reproduce    pytest-trt compare tiny --precision=fp32 --profile=b8 --backend=fake --plugin=" in ran.out
+
+
 @pytest.mark.parametrize(
     ("command", "ignored"),
     [
@@ -368,7 +378,7 @@ def measured(cli: Cli, project: Path) -> Path:
 
 def test_baseline_accept_writes_what_passed_and_ls_lists_it(cli: Cli, project: Path, measured: Path) -> None:
     nothing = cli("baseline", "ls")
-    accepted = cli("baseline", "accept", str(measured))
+    accepted = cli("baseline", "accept", str(measured), "--reason=agreed")
     again = cli("baseline", "accept", str(measured), "--update-baselines=all", "--reason=a better kernel")
     listed = cli("baseline", "ls")
 
@@ -385,7 +395,7 @@ def test_baseline_accept_writes_what_passed_and_ls_lists_it(cli: Cli, project: P
 
 
 def test_baseline_anchor_moves_anchors_with_a_reason(cli: Cli, project: Path, measured: Path) -> None:
-    cli("baseline", "accept", str(measured))
+    cli("baseline", "accept", str(measured), "--reason=agreed")
     cli("baseline", "accept", str(measured), "--update-baselines=all", "--reason=again")
     beside = cli("baseline", "ls")
     refused = cli("baseline", "anchor")
@@ -408,7 +418,7 @@ def test_baseline_accept_that_refuses_a_case_exits_with_1(cli: Cli, project: Pat
     content["records"][0]["streams"] = {"repeats": False}
     measured.write_text(json.dumps(content))
 
-    ran = cli("baseline", "accept", str(measured))
+    ran = cli("baseline", "accept", str(measured), "--reason=agreed")
 
     assert ran.code == MISMATCH
     assert "baselines: 1 written below" in ran.out
@@ -416,7 +426,7 @@ def test_baseline_accept_that_refuses_a_case_exits_with_1(cli: Cli, project: Pat
 
 
 def test_baseline_ls_lists_waivers(cli: Cli, project: Path, measured: Path) -> None:
-    cli("baseline", "accept", str(measured))
+    cli("baseline", "accept", str(measured), "--reason=agreed")
     row = '[[waiver]]\ncase = "{}"\nowner = "jane"\nreason = "late"\nexpires = {}\n'
     text = row.format("tiny-*", "2999-01-31") + row.format("a", "2020-01-31")
     (project / "baselines" / "waivers.toml").write_text(text)
@@ -430,10 +440,14 @@ def test_baseline_ls_lists_waivers(cli: Cli, project: Path, measured: Path) -> N
     ("arguments", "message"),
     [
         ([], "baseline accept needs a report"),
-        (["nothing.json"], "nothing.json: not a report of pytest-trt"),
-        (["tiny/inputs.npz"], "tiny/inputs.npz: not a report of pytest-trt"),
-        (["report.json", "--update-baselines=failed", "--reason=  "], "needs a reason"),
-        (["report.json", "--update-baselines=failed"], "needs a reason"),
+        (["nothing.json", "--reason=r"], "nothing.json: not a report of pytest-trt"),
+        (["tiny/inputs.npz", "--reason=r"], "tiny/inputs.npz: not a report of pytest-trt"),
+        (["report.json"], "accepting a report (new) needs a reason"),
+        (["report.json", "--update-baselines=new", "--reason=  "], "accepting a report (new) needs a reason"),
+        (["report.json", "--update-baselines=renamed"], "changing baselines (renamed) needs a reason"),
+        (["report.json", "--update-baselines=orphaned"], "changing baselines (orphaned) needs a reason"),
+        (["report.json", "--update-baselines=failed", "--reason=  "], "changing baselines (failed) needs a reason"),
+        (["report.json", "--update-baselines=all"], "changing baselines (all) needs a reason"),
     ],
 )
 def test_baseline_accept_says_what_it_needs(cli: Cli, measured: Path, arguments: list[str], message: str) -> None:
@@ -441,11 +455,13 @@ def test_baseline_accept_says_what_it_needs(cli: Cli, measured: Path, arguments:
 
     assert ran.code == USAGE
     assert message in ran.err
+    assert "--trt-reason" not in ran.err
+    assert not Path("baselines").exists()
     assert len(ran.err) < 500
 
 
 def test_a_broken_baseline_file_is_named(cli: Cli, project: Path, measured: Path) -> None:
-    cli("baseline", "accept", str(measured))
+    cli("baseline", "accept", str(measured), "--reason=agreed")
     (file,) = project.glob("baselines/*/tiny.json")
     file.write_bytes(bytes(range(256)) * 40)
 

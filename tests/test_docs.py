@@ -253,6 +253,7 @@ def fixture_docs() -> dict[str, str | None]:
 
 
 INI_KEYS = {option.ini for option in options()} | {"trt_models"}
+FLAGS = {flag for option in options() for flag in option.flags()}
 
 
 @pytest.mark.parametrize("page", [*WRITTEN, *EXAMPLES], ids=page_id)
@@ -262,7 +263,7 @@ def test_every_option_command_variable_and_fixture_exists(page: Path) -> None:
     if page.suffix == ".yml":
         code = text
 
-    unknown = set(re.findall(r"--trt-[a-z0-9]+(?:-[a-z0-9]+)*", text)) - {option.flag for option in options()}
+    unknown = set(re.findall(r"--trt-[a-z0-9]+(?:-[a-z0-9]+)*", text)) - FLAGS
     unknown |= set(re.findall(r"PYTEST_TRT_[A-Z_]+", text)) - {option.variable for option in options()}
     unknown |= set(re.findall(r"(?<![\w.-])trt_[a-z_]+", text)) - fixture_docs().keys() - INI_KEYS
     unknown |= set(re.findall(r"(?<![\w\[/-])pytest-trt ([a-z]+)", code)) - subcommands()

@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pytest_trt.errors import UsageError, nearest
+from pytest_trt.option import flag_of
 from pytest_trt.spec.build_options import BuildOptions
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ BUILD_OPTIONS: dict[str, tuple[str, ...]] = {
 def refuse_build_options(backend: str, options: BuildOptions) -> None:
     """For backends without a builder. Raises UsageError that names the first option that is given."""
     for name in options.given():
-        flag = f"--trt-{name.replace('_', '-')}"
+        flag = flag_of(name)
         raise UsageError(
             f"{flag} is TensorRT's; {backend} has nothing like it",
             hint=f"leave {flag} out, or test with --trt-backend=tensorrt alone; a manifest's [build] and a marker give"

@@ -15,7 +15,7 @@ from typing import Any
 from pytest_trt.environment import Environment
 from pytest_trt.record import Record
 
-__all__ = ["anchor_of", "anchored", "environment_of", "fingerprint_of", "make_entry", "median_ms"]
+__all__ = ["anchor_of", "anchored", "environment_of", "fingerprint_of", "make_entry", "median_ms", "renamed"]
 
 _ANCHOR = "anchor"
 _OF_A_METRIC = ("definition", "samples", "count", "mean", "deviation", "bits", "float32")
@@ -23,7 +23,7 @@ _OF_A_METRIC = ("definition", "samples", "count", "mean", "deviation", "bits", "
 _OF_THE_LATENCY = ("latency", "plan", "plan_bytes", "engine")
 _KNOWN = {
     "recorded", "reason", "simulated", "unsteady", "model_fingerprint", "accuracy", "metrics", *_OF_THE_LATENCY,
-    "structure", "lock", "anchored", _ANCHOR,
+    "structure", "lock", "anchored", "renamed", _ANCHOR,
 }  # fmt: skip
 
 
@@ -36,6 +36,11 @@ def anchor_of(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 def anchored(entry: Mapping[str, Any], reason: str) -> dict[str, Any]:
     """*entry* with its recent recording as its anchor, and when and why it became that."""
     return {**{k: v for k, v in entry.items() if k != _ANCHOR}, "anchored": f"{_today()}: {reason}"}
+
+
+def renamed(entry: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    """*entry*, values untouched, and when and why it got its present name."""
+    return {**entry, "renamed": f"{_today()}: {reason}"}
 
 
 def fingerprint_of(record: Record) -> str:

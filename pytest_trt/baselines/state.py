@@ -17,8 +17,8 @@ __all__ = ["Match", "baseline_notes", "complaint"]
 _REMEDIES = {
     "missing": "pytest … --trt-update-baselines=new",
     "stale": '--trt-update-baselines=failed --trt-reason="…"',
-    "renamed": "--trt-update-baselines=renamed",
-    "orphaned": "--trt-update-baselines=orphaned",
+    "renamed": '--trt-update-baselines=renamed --trt-reason="…"',
+    "orphaned": '--trt-update-baselines=orphaned --trt-reason="…"',
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trt.baselines.changes import brief, change_lines
-from pytest_trt.baselines.entries import anchored, environment_of, fingerprint_of, make_entry
+from pytest_trt.baselines.entries import anchored, environment_of, fingerprint_of, make_entry, renamed
 from pytest_trt.baselines.files import SCHEMA_VERSION, exclusive, file_name, read, write
 from pytest_trt.baselines.match import Level, compatibility
 from pytest_trt.baselines.orphans import orphaned_cases
@@ -150,8 +150,9 @@ class BaselineStore:
                 self._write(file, content)
         return lines
 
-    def rename(self, records: Iterable[Record], *, known: Collection[str] = ()) -> list[str]:
-        """Give each of *records* the entry that its case has under another id, values untouched; return lines."""
+    def rename(self, records: Iterable[Record], *, reason: str, known: Collection[str] = ()) -> list[str]:
+        """Give each of *records* the entry that its case has under another id, values untouched; return lines. The
+        entry keeps the *reason* beside that of its values."""
         lines = []
         with self.exclusive():
             for record in records:
@@ -163,7 +164,7 @@ class BaselineStore:
                 file = self._free(past.file.parent, case.model, stored.__eq__)
                 content = self._content(file, stored)
                 # First the new place: an interruption leaves two entries, not none.
-                content["cases"][case.id] = past.entry
+                content["cases"][case.id] = renamed(past.entry, reason)
                 self._write(file, content)
                 self._delete(past.file, past.renamed_from)
                 lines.append(f"{past.renamed_from} → {case.id}: {brief(past.entry)}")

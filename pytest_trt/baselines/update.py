@@ -14,7 +14,7 @@ from pytest_trt.record import Record
 
 __all__ = ["MODES", "Accepted", "accept", "selected", "update"]
 
-# What each mode does; all but the first three replace something, and want a reason.
+# What each mode does; all but the first change what is stored, and want a reason.
 MODES = {
     "new": "record cases of which nothing is stored",
     "renamed": "give renamed cases the entry of their old id",
@@ -23,7 +23,6 @@ MODES = {
     "all": "record every case that ran and is right",
     "anchor": "record every such case as recent baseline and as anchor",
 }
-_NEED_A_REASON = ("failed", "all", "anchor")
 
 
 @dataclass(frozen=True)
@@ -85,22 +84,22 @@ def accept(store: BaselineStore, records: Sequence[Record], mode: str, reason: s
     """Write what *mode* selects and mark those records ``new``. First it is asked whether their values repeat: a
     latency that does not is never written, outputs that do not only by a mode that replaces all of them.
 
-    Raises UsageError where something would be replaced without a reason.
+    Raises UsageError where something would be changed without a reason.
     """
-    if mode in _NEED_A_REASON and not (reason or "").strip():
-        raise UsageError(
-            f"replacing baselines ({mode}) needs a reason", hint='add --trt-reason="why the new values are right"'
-        )
+    why = (reason or "").strip()
+    if mode != "new" and not why:
+        raise UsageError(f"changing baselines ({mode}) needs a reason", hint='add --trt-reason="why it is right"')
     with store.exclusive():
         chosen = selected(store, records, mode)
         if mode in ("renamed", "orphaned"):
-            done = store.remove(chosen) if mode == "orphaned" else store.rename(chosen, known=_models(records))
-            return _told(f"{len(done)} {mode}", store, done, [], mode)
-        refused = {r.case.id: why for r in chosen if (why := _refusal(r, mode))}
+            known = _models(records)
+            done = store.remove(chosen) if mode == "orphaned" else store.rename(chosen, reason=why, known=known)
+            return _told(f"{len(done)} {mode} ({why})", store, done, [], mode)
+        refused = {r.case.id: said for r in chosen if (said := _refusal(r, mode))}
         steady = [record for record in chosen if record.case.id not in refused]
         lines = store.accept(
             steady,
-            reason=reason or "first recording",
+            reason=why or "first recording",
             anchor=mode == "anchor",
             known=_models(records),
             unsteady={record.case.id: outputs_that_differ(record) for record in steady},

@@ -115,7 +115,7 @@ def _add_options(parser: argparse.ArgumentParser, takes: Set[str]) -> None:
     for option in options():
         if option.name in takes:  # one that a command would ignore must not be accepted
             parser.add_argument(
-                option.short_flag,
+                *option.flags("--"),
                 dest=f"opt_{option.name}",
                 metavar=option.metavar,
                 help=option.help.replace("%", "%%"),

@@ -61,10 +61,12 @@ def run(lab: Lab, given: argparse.Namespace) -> int:
         return PASS
     if given.report_file is None:
         raise UsageError("baseline accept needs a report", hint="pytest … --trt-report=report.json writes one")
+    mode = "anchor" if given.action == "anchor" else lab.settings.update_baselines or "new"
+    if not (lab.settings.reason or "").strip():
+        raise UsageError(f"accepting a report ({mode}) needs a reason", hint='add --trt-reason="why it is right"')
     from pytest_trt.baselines.update import accept
     from pytest_trt.report.export import read_report
 
-    mode = "anchor" if given.action == "anchor" else lab.settings.update_baselines or "new"
     done = accept(lab.baselines, read_report(given.report_file), mode, lab.settings.reason)
     print(own_flags("\n".join(done.lines)))
     return MISMATCH if done.refused else PASS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from pytest_trt.option import flag_of
 from pytest_trt.settings import Settings, as_words, options
 from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.case import AS_IS, Case
@@ -55,7 +56,7 @@ def _arguments(lab: Catalog, case: Case, prefix: str) -> str:
     given["tactics"] = ",".join(case.tactics) or ("default" if manifest.tactics and case.backend == "tensorrt" else "")
     given["graph"] = "" if case.graph == AS_IS else case.graph
     asked = {**_build_words(settings), **dict(case.options)}
-    given |= {name.replace("_", "-"): text for name, text in asked.items()}
+    given |= {flag_of(name, ""): text for name, text in asked.items()}
     given["variant"] = (manifest.variant or "") if settings.variant else ""
     given["shapes"] = "" if settings.shapes == "corners" else str(settings.shapes)
     given["seed"] = str(settings.seed or "")

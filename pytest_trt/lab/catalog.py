@@ -18,6 +18,7 @@ from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.case import AS_IS, NO_AXES, Axes, Case
 from pytest_trt.spec.default_profile import DEFAULT_PROFILE
 from pytest_trt.spec.manifest import MANIFEST_NAME, Manifest
+from pytest_trt.spec.manifest_schema import WHILE_LOADING
 from pytest_trt.spec.precision import get_precision
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Catalog:
         self._graphs: dict[tuple[str, str], Model] = {}
         self._broken: dict[str, TrtError] = {}
         self._interfaces: dict[str, Interface] = {}
+        self._loaded_as: dict[str, Case] = {}
 
     @cached_property
     def store(self) -> Store:
@@ -131,7 +133,15 @@ class Catalog:
             self.backend(case.backend).check(self.build_options(case))
         for case in {(case.backend, case.precision): case for case in cases if check}.values():
             check_pairs(self.settings, self.backend(case.backend), case, self.build_options(case))
+        for case in cases:
+            self.heed(case)
         return cases
+
+    def heed(self, case: Case) -> None:
+        """Let the plan of the case's model be read with what a marker says of how it is loaded. A model's inputs are
+        asked for by its name alone, and no other door knows that."""
+        if self.is_prebuilt(case) and any(name in WHILE_LOADING for name, _ in case.options):
+            self._loaded_as.setdefault(case.model, case)
 
     def _tactics_for(self, backend: str, axes: Axes, manifest: Manifest) -> tuple[tuple[str, ...], ...]:
         if axes.tactics is None and self.settings.tactics:
@@ -208,7 +218,8 @@ class Catalog:
         """What the plan of a model says of itself."""
         if name not in self._interfaces:
             backend = cast(Any, self.backend("tensorrt"))  # no other has plans
-            options = self._options_of_settings().over(self._manifests[name].build)
+            case, of_manifest = self._loaded_as.get(name), self._manifests[name].build
+            options = self.build_options(case) if case else self._options_of_settings().over(of_manifest)
             self._interfaces[name] = backend.interface(self.plan(name).plan, options)
         return self._interfaces[name]
 

@@ -49,6 +49,7 @@ class Workshop(TypedModels):
         """Everything the backend needs to build *case*. Raises UnsupportedError and UsageError."""
         backend = self.backend(case.backend)
         if self.is_prebuilt(case):
+            self.heed(case)  # one that another process sent was not found here
             useless = sorted(set(self.build_options(case).given()) - set(WHILE_LOADING))
             if useless:
                 raise UsageError(f"{case}: {useless[0]} cannot change a plan, which is built already")

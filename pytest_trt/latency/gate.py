@@ -54,7 +54,8 @@ def decide(
     looks: int = 1,
     prior: Prior | None = None,
 ) -> Verdict:
-    """Judge *candidate* against *baseline*; *threshold* is the share that counts as a regression (0.03 is 3 %).
+    """Judge *candidate* against *baseline*; *threshold* is the share that counts as a regression: 0.03 is 3 %, and 3 is
+    300 %, which ``--trt-threshold=300%`` and a waiver may ask for.
 
     Both are durations in ms: (samples,), (repeats, samples), a list of arrays of different lengths, or a Summary.
     *paired*: the sides were interleaved in one process per repeat; sample i of one is judged against sample i of the

@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("trt", "TensorRT engines (pytest-trt)")
     for option in options():
         help = option.help.replace("%", "%%")
-        group.addoption(option.flag, dest=f"trt_{option.name}", default=None, metavar=option.metavar, help=help)
+        group.addoption(*option.flags(), dest=f"trt_{option.name}", default=None, metavar=option.metavar, help=help)
         parser.addini(option.ini, f"default of {option.flag}", type="string", default="")
     parser.addini(
         "trt_models", "patterns of .onnx files to collect, relative to the root directory", type="linelist", default=[]

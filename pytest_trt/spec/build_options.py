@@ -1,7 +1,7 @@
 """BuildOptions: the axes of a build besides model, precision and profile, each under one name everywhere.
 
-A field here is the option ``--trt-NAME``, the marker argument ``NAME=``, the key ``NAME`` of a manifest's
-``[build]`` and the ingredient ``options.NAME`` of the cache key.
+A field here is the option ``--trt-NAME`` (``--trt-plugin`` for ``plugins``), the marker argument ``NAME=``, the key
+``NAME`` of a manifest's ``[build]`` and the ingredient ``options.NAME`` of the cache key.
 """
 
 from __future__ import annotations

@@ -193,6 +193,12 @@ class Builder:
             complaint = "Error Code 2: a tactic is missing in the timing cache"
         elif not strong and "QuantizeLinear" in operators and "INT8" not in config._flags:
             complaint = "Q/DQ layers need BuilderFlag INT8"
+        elif (
+            "INT8" in config._flags
+            and "DequantizeLinear" not in operators
+            and config.__dict__.get("_set", {}).get("int8_calibrator") is None
+        ):
+            complaint = "Calibration failure occurred with no scaling factors detected"
         elif any(-1 in tensor._shape for tensor in network._inputs) and not config._profiles:
             complaint = "Network has dynamic or shape inputs, but no optimization profile has been defined"
         elif "no-plan" in trt.misbehave:

@@ -40,6 +40,7 @@ def _tensor(trt: Any, value: onnx.ValueInfoProto, shapes: bool = False) -> Any:
 
 class ILayer:
     num_outputs = property(lambda self: len(self._outputs))
+    type = property(lambda self: self._type)
 
     def get_output(self, index: int) -> Any:
         return self._outputs[index]
@@ -88,7 +89,9 @@ class INetworkDefinition:
         node = self._proto.graph.node[index]
         hidden = "(hidden) " if node.op_type == "Identity" else ""
         names = [hidden + name for name in node.output if name]
-        return make(self._trt, "ILayer", _outputs=[make(self._trt, "ITensor", _name=name) for name in names])
+        kind = self._trt.LayerType.DEQUANTIZE if node.op_type == "DequantizeLinear" else self._trt.LayerType.ELEMENTWISE
+        outputs = [make(self._trt, "ITensor", _name=name) for name in names]
+        return make(self._trt, "ILayer", _outputs=outputs, _type=kind)
 
     def mark_debug(self, tensor: Any) -> bool:
         if "no-debug" in self._trt.misbehave:

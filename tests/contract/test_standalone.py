@@ -93,6 +93,20 @@ def test_the_script_runs_what_the_backend_built(trt, backend, cuda, tmp_path, pr
     assert {kind for kind, _ in cuda.live} <= {"stream"}
 
 
+def test_a_float32_model_in_the_place_of_an_int8_one_is_built(trt, backend, cuda, tmp_path):
+    """TensorRT 8.6.0 ends with "no scaling factors detected" where INT8 is set and nothing is quantized."""
+    profile = Profile.fixed("b", {"x": (2, 4), "n": (3,)})
+    request = BuildRequest(model(tmp_path / "model.onnx", 2), PRECISIONS["int8"], profile)
+    built = backend.build(request)
+    assert "INT8" not in built.facts["flags"]
+    how, _ = how_to_run(Case("m", "int8", "b", "tensorrt"), request, built.facts)
+    assert "INT8" in how["flags_on"]
+
+    (row,) = run_tensorrt(tmp_path / "model.onnx", how, [FEED], FakeDriver(cuda))
+
+    np.testing.assert_allclose(row["y"], X @ WEIGHT, atol=1e-2)
+
+
 def summary(logged: Any) -> Any:
     """Of a build of the double, what the script has to do alike."""
     _, config = logged

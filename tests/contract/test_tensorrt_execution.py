@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import gc
+import hashlib
 import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import fake_cuda
 import ml_dtypes
 import numpy as np
 import pytest
+from hand_network import case_of, lab_of
 from networks import model, node
 
 import pytest_trt.backends.tensorrt as package
@@ -25,6 +28,7 @@ from pytest_trt.backends.tensorrt import TensorRTBackend, TensorRTSession, bindi
 from pytest_trt.backends.tensorrt.dtypes import cast, model_dtype, tensorrt_dtype, widens
 from pytest_trt.backends.throughput import measure_throughput
 from pytest_trt.errors import InputsError, RunError, UnsupportedError
+from pytest_trt.spec.case import Axes, Case
 from pytest_trt.spec.model import Model
 from pytest_trt.spec.precision import PRECISIONS
 from pytest_trt.spec.shapes import Profile, ShapeRange
@@ -137,6 +141,39 @@ def test_a_missing_lean_library_is_the_hint(trt, tmp_path):
     with pytest.raises(RunError, match="no lean runtime for this plan") as caught:
         TensorRTSession(trt, plan, request_for(version_compatibility="exclude-lean"))
     assert "--trt-lean-runtime=" in caught.value.hint
+
+
+@pytest.fixture
+def plan_without_runtime(trt, folder: Path, tmp_path: Path) -> Axes:
+    """The folder's model becomes a plan that a lean runtime of its own must run: what a marker says to load it."""
+    said = {"lean_runtime": lean_library(tmp_path), "version_compatibility": "exclude-lean"}
+    with lab_of(folder, **said) as lab:
+        plan = lab.engine(case_of(lab))[0].plan
+    (folder / "net.plan").write_bytes(plan)
+    trust = f'trust = "{hashlib.sha256(plan).hexdigest()}"'
+    text = f'[model]\nname = "hand"\nplan = "net.plan"\n{trust}\nreference = "net.py:reference"\n'
+    (folder / "trt.toml").write_text(text)
+    return Axes(options=tuple((name, str(value)) for name, value in said.items()))
+
+
+def test_a_plan_is_read_as_a_marker_says(trt, folder: Path, plan_without_runtime: Axes):
+    trt._loads.clear()
+    with lab_of(folder) as lab:
+        (case,) = lab.cases(lab.add("."), plan_without_runtime)
+        assert lab.profile(case).at("max") == {"x": (8, 4)}
+        assert lab.check(case, lab.record(case)).ok
+    assert {load["lean"] for load in trt._loads} == {True}
+    with lab_of(folder) as lab, pytest.raises(RunError, match="no lean runtime for this plan"):
+        lab.profile(case_of(lab))
+
+
+def test_a_plan_is_read_as_the_marker_of_a_case_from_another_process_says(folder: Path, plan_without_runtime: Axes):
+    with lab_of(folder) as lab:
+        (case,) = lab.cases(lab.add("."), plan_without_runtime)
+    with lab_of(folder) as lab:
+        lab.add(".")
+        sent = Case.from_json(json.loads(json.dumps(case.to_json())))
+        assert [profile.name for profile in lab.request(sent).profiles] == ["default"]
 
 
 def test_plugins_are_there_before_the_plan(trt, monkeypatch, tmp_path):

@@ -170,7 +170,7 @@ def test_every_option_is_refused_by_the_builder_in_a_child_too(trt, backend):
         ({"io_formats": ("CHW16",)}, "cannot be read", "TENSOR=DTYPE:LAYOUT"),
         ({"io_formats": ("x=CHW16", "x=LINEAR")}, "'x' is given twice", None),
         ({"lean_runtime": Path("no/such/lib.so")}, "there is no file", "tensorrt-lean"),
-        ({"plugins": (Path("no/such/lib.so"),)}, "--trt-plugins: there is no file", None),
+        ({"plugins": (Path("no/such/lib.so"),)}, "--trt-plugin: there is no file", None),
     ],
     ids=lambda value: str(value)[:60],
 )

@@ -56,6 +56,7 @@ ENUMS = (
     "HardwareCompatibilityLevel",
     "ILogger.Severity",
     "LayerInformationFormat",
+    "LayerType",
     "MemoryPoolType",
     "NetworkDefinitionCreationFlag",
     "PreviewFeature",

@@ -73,7 +73,7 @@ def test_an_anchor_moves_only_with_a_reason(run: Run, project: Path) -> None:
     after = run("models", "--trt-fake=latency=1.5")
 
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
-    refused.stderr.fnmatch_lines(["*replacing baselines (anchor) needs a reason*"])
+    refused.stderr.fnmatch_lines(["*changing baselines (anchor) needs a reason*"])
     slower.assert_outcomes(passed=3, failed=2)  # the run that accepts stays red
     after.assert_outcomes(passed=5)
     entry = stored(project)["tiny-fp32-b1-fake"]
@@ -89,7 +89,7 @@ def test_a_renamed_model_is_proposed_and_accepted_explicitly(run: Run, project: 
 
     proposed = run("models", "--trt-report=report.json", "--trt-fake=latency=3", NEW)
     strict = run("models", STRICT)
-    accepted = run("models", "--trt-update-baselines=renamed")
+    accepted = run("models", "--trt-update-baselines=renamed", REASON)
     after = run("models", STRICT)
 
     proposed.assert_outcomes(passed=5)  # shown, not gated
@@ -102,7 +102,9 @@ def test_a_renamed_model_is_proposed_and_accepted_explicitly(run: Run, project: 
     strict.stdout.fnmatch_lines(["*the baseline is renamed (tiny-fp32-b1-fake is the same model and case)*"])
     accepted.stdout.fnmatch_lines(["baselines: 2 renamed*", "*tiny-fp32-b1-fake → small-fp32-b1-fake: * ms*"])
     after.assert_outcomes(passed=5)
-    assert stored(project, "small")["small-fp32-b1-fake"] == past
+    moved = stored(project, "small")["small-fp32-b1-fake"]
+    assert moved.pop("renamed").endswith(REASON.partition("=")[2])
+    assert moved == past
     assert not list(project.glob("baselines/*/tiny.json"))
 
 
@@ -128,7 +130,7 @@ def test_an_orphan_is_told_fails_a_strict_run_and_is_removed_explicitly(run: Run
 
     told = run("models", "--trt-report=report.json")
     strict = run("models", STRICT)
-    removed = run("models", "--trt-update-baselines=orphaned")
+    removed = run("models", "--trt-update-baselines=orphaned", REASON)
     after = run("models", STRICT)
 
     told.assert_outcomes(passed=3)

@@ -208,6 +208,15 @@ def test_an_isolated_build_is_judged_as_any(run: Run) -> None:
 # --- build options ---
 
 
+@pytest.mark.parametrize("flag", ["--trt-plugin", "--trt-plugins"])
+def test_a_plugin_library_by_either_spelling(run: Run, project: Path, flag: str) -> None:
+    (project / "libfoo.so").write_bytes(b"a library")
+
+    run(*ONE, f"{flag}=libfoo.so", "--trt-report=report.json").assert_outcomes(passed=3)
+
+    assert list(only(project)["engine"]["options"]["plugins"]) == ["libfoo.so"]
+
+
 def test_a_markers_options_are_of_its_case(run: Run, project: Path) -> None:
     (project / "test_options.py").write_text(
         "import pytest\n"

@@ -69,7 +69,7 @@ def test_what_is_no_rename(tmp_path: Path, record: Record, known: tuple[str, ...
 def test_renamed_and_stale_at_once_says_both(tmp_path: Path):
     BaselineStore(tmp_path).accept([on_driver(passed("old"), "550.1")], reason="r")
     found = match(tmp_path, passed("new"))
-    BaselineStore(tmp_path).rename([passed("new")])
+    BaselineStore(tmp_path).rename([passed("new")], reason="moved")
 
     assert (found.state, found.differences) == ("renamed", ("driver: 550.1 → 570.86.15",))
     assert match(tmp_path, passed("new")).state == "stale"
@@ -79,13 +79,15 @@ def test_renaming_keeps_the_anchor_and_the_others(tmp_path: Path):
     store = BaselineStore(tmp_path)
     store.accept([passed("old"), passed("old", profile="b1")], reason="r")
     store.accept([passed("old", median_ms=2.0)], reason="r")
-    lines = BaselineStore(tmp_path).rename([passed("new")])
+    lines = BaselineStore(tmp_path).rename([passed("new")], reason="moved")
     found = match(tmp_path, passed("new"))
 
     assert lines == ["old-fp16-b8-tensorrt → new-fp16-b8-tensorrt: 2 ms ±2.8%"]
     assert found.state == "current"
     assert found.anchor is not None
     assert found.anchor["latency"]["median_ms"] == 1.25
+    assert found.entry is not None
+    assert (found.entry["reason"], found.entry["renamed"][10:]) == ("r", ": moved")
     assert match(tmp_path, passed("old", profile="b1")).state == "current"
     assert match(tmp_path, passed("old"), known=("new",)).state == "missing"
 
@@ -94,7 +96,7 @@ def test_a_rename_goes_to_its_own_environments_file(tmp_path: Path):
     """Two environments of one name have numbered folders, and not every model is in each."""
     BaselineStore(tmp_path).accept([on_driver(passed("old"), "550.1")], reason="r")
     BaselineStore(tmp_path).accept([on_driver(passed("new", profile="b1"), "580.1")], reason="r")
-    BaselineStore(tmp_path).rename([on_driver(passed("new"), "550.1")])
+    BaselineStore(tmp_path).rename([on_driver(passed("new"), "550.1")], reason="moved")
 
     assert match(tmp_path, on_driver(passed("new"), "550.1")).state == "current"
     assert match(tmp_path, on_driver(passed("new"), "580.1")).state == "stale"
@@ -168,8 +170,9 @@ def test_removing_takes_the_entry_and_an_empty_file(tmp_path: Path):
     store.accept([passed(), passed(profile="gone")], reason="r")
     record = passed(profile="gone")
     record.baseline = {"state": "orphaned"}
-    done = accept(store, [passed(), record], "orphaned", None)
+    done = accept(store, [passed(), record], "orphaned", "no batches of 4")
 
+    assert done.lines[0] == f"baselines: 1 orphaned (no batches of 4) below {tmp_path}"
     assert done.lines[1:] == ["  digits-fp16-gone-tensorrt: 1.25 ms ±2.8% → none"]
     assert match(tmp_path, passed()).state == "current"
     store.remove([passed()])

@@ -8,7 +8,9 @@ import pytest
 from records import accuracy, failed, passed, simulated
 
 from pytest_trt.baselines.store import BaselineStore, environment_of
-from pytest_trt.baselines.update import selected, update
+from pytest_trt.baselines.update import MODES as EVERY_MODE
+from pytest_trt.baselines.update import accept, selected, update
+from pytest_trt.errors import UsageError
 from pytest_trt.record import Record
 from pytest_trt.spec.case import Case
 
@@ -126,6 +128,15 @@ def test_the_reason_is_kept(recorded: BaselineStore):
     entry = recorded.match(passed().case, environment_of(passed())).entry
     assert entry is not None
     assert entry["reason"] == "exact softmax is slower"
+
+
+@pytest.mark.parametrize("mode", [mode for mode in EVERY_MODE if mode != "new"])
+def test_what_changes_an_entry_needs_a_reason(recorded: BaselineStore, mode: str):
+    before = {file: file.read_bytes() for file in recorded.files()}
+
+    with pytest.raises(UsageError, match=rf"changing baselines \({mode}\) needs a reason"):
+        accept(recorded, [slower()], mode, " ")
+    assert {file: file.read_bytes() for file in recorded.files()} == before
 
 
 def test_updating_changes_no_outcome(recorded: BaselineStore):

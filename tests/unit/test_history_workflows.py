@@ -150,15 +150,55 @@ def test_the_cpu_job_runs(job: dict[str, str], tmp_path: Path):
     assert (tmp_path / "repository" / "junit.xml").is_file()
 
 
+def baseline_modes() -> dict[str, str]:
+    """Each event that starts the GPU job -> what the job then asks of baselines."""
+    workflow = yaml.safe_load((ROOT / "docs" / "examples" / "github-gpu.yml").read_text(encoding="utf-8"))
+    (job,) = workflow["jobs"].values()
+    asked = re.fullmatch(
+        r"\$\{\{ contains\('([\w ]+)', github\.event_name\) && '(\w+)' \|\| '(\w+)' \}\}",
+        job["env"]["PYTEST_TRT_BASELINE"],
+    )
+    assert asked
+    events, then, otherwise = asked.groups()
+    # YAML 1.1 reads the key "on" as true.
+    return {event: then if event in events.split() else otherwise for event in workflow[True]}
+
+
+def test_strict_is_for_the_runs_that_no_change_waits_for():
+    assert baseline_modes() == {
+        "push": "report",
+        "pull_request": "report",
+        "schedule": "strict",
+        "workflow_dispatch": "strict",
+    }
+
+
+def test_a_waiver_holds_where_a_change_waits_and_nowhere_else(job: dict[str, str], tmp_path: Path):
+    folder = tmp_path / "repository"
+    (step,) = (s for s in steps(ROOT / "docs" / "examples" / "github-gpu.yml") if s.program == "pytest")
+    recording = step._replace(arguments=[*step.arguments, "--trt-update-baselines=new"])
+    assert run(recording, folder, job).returncode == 0
+
+    def codes() -> dict[str, int]:
+        slow = {**job, "PYTEST_TRT_FAKE": "latency=1.5"}
+        return {mode: run(step, folder, {**slow, "PYTEST_TRT_BASELINE": mode}).returncode for mode in modes}
+
+    modes = sorted(set(baseline_modes().values()))
+    regressed = codes()
+    row = '[[waiver]]\ncase = "*"\nowner = "jane"\nreason = "late"\nexpires = 2999-01-31\n'
+    (folder / "baselines" / "waivers.toml").write_text(row)
+
+    assert regressed == {"report": 1, "strict": 1}
+    assert codes() == {"report": 0, "strict": 1}
+
+
 def test_the_gpu_job_runs_up_to_the_gpu(job: dict[str, str], tmp_path: Path):
     pytest.importorskip("ruptures")
     pytest.importorskip("matplotlib")
     folder, environ = tmp_path / "repository", {**job, "PYTEST_TRT_HISTORY": str(tmp_path / "history")}
     commands = [step for step in steps(ROOT / "docs" / "examples" / "github-gpu.yml") if step.program in PROGRAMS]
     main_job = next(step for step in commands if step.program == "pytest")
-    recording = [word for word in main_job.arguments if word != "--trt-baseline=strict"] + [
-        "--trt-update-baselines=new"
-    ]
+    recording = [*main_job.arguments, "--trt-update-baselines=new"]
     assert run(main_job._replace(arguments=recording), folder, environ).returncode == 0
 
     codes: dict[str, Any] = {}

@@ -220,11 +220,11 @@ def test_the_order_of_names_is_the_order_given(names: list[str]):
     assert resolve({"profile": ",".join(names)}).profile == tuple(dict.fromkeys(names))
 
 
-@pytest.mark.parametrize("mode", ["failed", "all"])
-def test_replacing_baselines_needs_a_reason(mode: str):
-    with pytest.raises(UsageError, match=rf"replacing baselines \({mode}\) needs a reason") as caught:
-        resolve({"update_baselines": mode})
-    assert caught.value.hint == 'add --trt-reason="why the new values are right"'
+@pytest.mark.parametrize("mode", ["renamed", "orphaned", "failed", "all", "anchor"])
+def test_changing_baselines_needs_a_reason(mode: str):
+    with pytest.raises(UsageError, match=rf"changing baselines \({mode}\) needs a reason") as caught:
+        resolve({"update_baselines": mode, "reason": " "})
+    assert caught.value.hint == 'add --trt-reason="why it is right"'
 
     assert resolve({"update_baselines": mode, "reason": "new kernel"}).reason == "new kernel"
 
@@ -247,6 +247,15 @@ def test_the_names_of_an_option_follow_from_its_own():
     assert option.short_flag == "--cache-dir"
     assert option.variable == "PYTEST_TRT_CACHE_DIR"
     assert option.ini == "trt_cache_dir"
+    assert option.flags() == ("--trt-cache-dir",)
+
+
+def test_plugin_libraries_have_two_spellings_on_the_command_line():
+    option = OPTIONS["plugins"]
+
+    assert (option.flags(), option.flag) == (("--trt-plugin", "--trt-plugins"), "--trt-plugin")
+    assert (option.flags("--"), option.short_flag) == (("--plugin", "--plugins"), "--plugin")
+    assert (option.variable, option.ini) == ("PYTEST_TRT_PLUGINS", "trt_plugins")
 
 
 @pytest.mark.parametrize("option", list(OPTIONS.values()), ids=list(OPTIONS))

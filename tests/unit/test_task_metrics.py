@@ -395,7 +395,7 @@ def test_compare_ends_with_3_where_there_are_too_few_samples(
     asked = ["compare", "tiny", "--backend=fake", "--cache=off", "--profile=b8", "--report=report.json"]
 
     first = main(asked)
-    accepted = main(["baseline", "accept", "report.json"])
+    accepted = main(["baseline", "accept", "report.json", "--reason=first"])
     second = main(asked)
     surer = main([*asked, "--alpha=0.2", "--power=0.5"])
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_trt.backends import BuildOptions, refuse_build_options
 from pytest_trt.errors import UnsupportedError, UsageError
+from pytest_trt.option import flag_of
 
 if TYPE_CHECKING:
     from pytest_trt.backends import BuildRequest
@@ -34,7 +35,7 @@ def check_options(backend: str, options: BuildOptions, known: frozenset[str]) ->
     for name in options.given():
         if _OPTIONS[name] not in known:
             raise UsageError(
-                f"--trt-{name.replace('_', '-')}: the TensorRT provider of this onnxruntime has no {_OPTIONS[name]}",
+                f"{flag_of(name)}: the TensorRT provider of this onnxruntime has no {_OPTIONS[name]}",
                 hint="upgrade onnxruntime-gpu, or use --trt-backend=tensorrt",
             )
     if options.opt_level is not None and not 0 <= options.opt_level <= _MAX_LEVEL:

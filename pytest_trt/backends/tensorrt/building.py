@@ -29,6 +29,7 @@ from pytest_trt.backends.tensorrt.versions import (
     device_memory_bytes,
     flag,
     flags_on,
+    has_pairs,
     lean_library,
     register_plugins,
     set_precision_flags,
@@ -91,7 +92,7 @@ def _build(trt: Any, request: BuildRequest, messages: Messages, watcher: Any, st
     steps.done("parse")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the inspector shows names only
-    set_precision_flags(trt, config, request.precision, typed)
+    set_precision_flags(trt, config, request.precision, typed, without=_without(trt, network, request))
     apply_options(trt, config, request.options)
     if request.options.refit == "individual":
         mark_refittable(network, request.model)
@@ -145,6 +146,12 @@ def _build(trt: Any, request: BuildRequest, messages: Messages, watcher: Any, st
         log=messages.text(),
         calibration_cache=calibrator.cache if calibrator is not None else None,
     )
+
+
+def _without(trt: Any, network: Any, request: BuildRequest) -> tuple[str, ...]:
+    """INT8, where a recipe excluded every node: without a Q/DQ pair the flag asks for a calibrator."""
+    by_recipe = request.model.has_graph and request.calibration is None
+    return ("INT8",) if by_recipe and not has_pairs(trt, network) else ()
 
 
 def _calibration_facts(calibration: Calibration, cache: bytes | None) -> dict[str, Any]:

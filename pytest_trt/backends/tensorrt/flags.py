@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.tensorrt.versions import TYPE_FLAGS, flag, members
 from pytest_trt.errors import UsageError, nearest
+from pytest_trt.option import flag_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,11 +34,7 @@ _PRECISION = "--trt-precision chooses it"
 # Flags that have an owner -> where to ask for them.
 _OWNED = {
     **dict.fromkeys((*TYPE_FLAGS, "TF32"), _PRECISION),
-    **{
-        name: f"--trt-{option.replace('_', '-')} is the option for it"
-        for (option, _), names in _OF_OPTIONS.items()
-        for name in names
-    },
+    **{name: f"{flag_of(option)} is the option for it" for (option, _), names in _OF_OPTIONS.items() for name in names},
     "WEIGHTLESS": "--trt-strip-plan is the option for it",
     "GPU_FALLBACK": "it is about DLA, for which nothing is built here",
 }
@@ -59,7 +56,7 @@ def check_flags(trt: Any, options: BuildOptions) -> None:
 
 def signed_names(option: str, entries: tuple[str, ...]) -> Iterator[tuple[bool, str]]:
     """``+NAME`` as ``(True, NAME)``. Raises UsageError for another form and for a name that comes twice."""
-    said = f"--trt-{option.replace('_', '-')}"
+    said = flag_of(option)
     seen: set[str] = set()
     for entry in entries:
         sign, name = entry[:1], entry[1:]

@@ -12,6 +12,7 @@ from pytest_trt.backends.tensorrt.tactics import apply_tactics, check_tactics
 from pytest_trt.backends.tensorrt.versions import typing
 from pytest_trt.backends.tensorrt.versions.requirements import unmet
 from pytest_trt.errors import BuildError, UsageError
+from pytest_trt.option import flag_of
 
 if TYPE_CHECKING:
     from pytest_trt.backends import BuildOptions
@@ -81,7 +82,7 @@ def _check_pairs(trt: Any, options: BuildOptions) -> None:
 
 def _said(options: BuildOptions, name: str) -> str:
     value = getattr(options, name)
-    return f"--trt-{name.replace('_', '-')}={'on' if value is True else value}"
+    return f"{flag_of(name)}={'on' if value is True else value}"
 
 
 def apply_options(trt: Any, config: Any, options: BuildOptions) -> None:

@@ -34,7 +34,7 @@ def load_plugins(trt: Any, paths: Iterable[Path]) -> None:
 
 def _load(trt: Any, logger: Any, path: Path) -> Any:
     if not path.is_file():
-        raise UsageError(f"--trt-plugins: there is no file {path}")
+        raise UsageError(f"--trt-plugin: there is no file {path}")
     logger.complaints()
     handle = trt.get_plugin_registry().load_library(str(path))
     if handle is not None:
@@ -45,6 +45,6 @@ def _load(trt: Any, logger: Any, path: Path) -> Any:
         return ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise UsageError(
-            f"--trt-plugins: {path} cannot be loaded: {error}" + (f"\n  {said}" if said else ""),
+            f"--trt-plugin: {path} cannot be loaded: {error}" + (f"\n  {said}" if said else ""),
             hint=f"it must be a shared library for this machine, built against TensorRT {trt.__version__}",
         ) from error

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_trt.backends import Support
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import onnx
 
     from pytest_trt.spec.precision import Precision
@@ -25,6 +27,7 @@ __all__ = [
     "flag",
     "flags_on",
     "has_builder",
+    "has_pairs",
     "has_type",
     "lean_library",
     "members",
@@ -125,15 +128,23 @@ def create_network(trt: Any, builder: Any, typing: str) -> Any:
     return builder.create_network(flags)
 
 
-def set_precision_flags(trt: Any, config: Any, precision: Precision, typing: str) -> None:
-    """Apply a precision's builder flags.
+def has_pairs(trt: Any, network: Any) -> bool:
+    """Whether *network* dequantizes anything."""
+    wanted = members(trt.LayerType)["DEQUANTIZE"]
+    return any(network.get_layer(index).type == wanted for index in range(network.num_layers))
+
+
+def set_precision_flags(
+    trt: Any, config: Any, precision: Precision, typing: str, without: Collection[str] = ()
+) -> None:
+    """Apply a precision's builder flags, but those in *without*.
 
     Flags that choose a type are left out of a strongly typed build: there they are an error. ``support``
     has refused before what this version lacks.
     """
     for name in precision.flags_on:
         member = flag(trt, name)
-        if member is not None and not (typing == "strong" and name in TYPE_FLAGS):
+        if member is not None and name not in without and not (typing == "strong" and name in TYPE_FLAGS):
             config.set_flag(member)
     for name in precision.flags_off:
         member = flag(trt, name)

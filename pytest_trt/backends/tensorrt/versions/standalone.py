@@ -109,7 +109,7 @@ def build(trt: Any, logger: Any, model: Path, how: Mapping[str, Any]) -> bytes:
         raise RuntimeError("; ".join(str(parser.get_error(index).desc()) for index in range(parser.num_errors)))
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    configure(trt, config, how, strong)
+    configure(trt, config, how, set(how["type_flags"] if strong else unusable(trt, network)))
     # The tactics of the engine that failed; another device or version refuses them, and times its own.
     kept = (model.parent / how["timing_cache"]).read_bytes() if how["timing_cache"] else b""
     cache = config.create_timing_cache(kept)
@@ -122,10 +122,16 @@ def build(trt: Any, logger: Any, model: Path, how: Mapping[str, Any]) -> bytes:
     return bytes(plan)
 
 
-def configure(trt: Any, config: Any, how: Mapping[str, Any], strong: bool) -> None:
+def unusable(trt: Any, network: Any) -> list[str]:
+    """The flags that a weakly typed network has no use for: INT8 without Q/DQ pairs asks for a calibrator."""
+    layers = (network.get_layer(index) for index in range(network.num_layers))
+    return [] if any(layer.type == trt.LayerType.DEQUANTIZE for layer in layers) else ["INT8"]
+
+
+def configure(trt: Any, config: Any, how: Mapping[str, Any], left_out: set[str]) -> None:
     for name in how["flags_on"]:
         # The types of a strongly typed network are the model's: there the flags of types are an error.
-        if name in trt.BuilderFlag.__members__ and not (strong and name in how["type_flags"]):
+        if name in trt.BuilderFlag.__members__ and name not in left_out:
             config.set_flag(trt.BuilderFlag.__members__[name])
     for name in how["flags_off"]:
         if name in trt.BuilderFlag.__members__:
