@@ -20,6 +20,8 @@ __all__ = ["Attribution", "Culprit", "Measured", "Stage", "attribute"]
 
 Culprit = Literal["reference", "conversion", "parser", "fusion", "lottery", "run-to-run", "none"]
 
+# Of a squared error: less of it is not worth a word.
+_NOTABLE = 0.05
 # The steps of the way to the engine; what comes behind it is held against the engine itself.
 _STEPS = ("reference", "conversion", "parser", "fusion")
 
@@ -27,13 +29,15 @@ _STEPS = ("reference", "conversion", "parser", "fusion")
 @dataclass(frozen=True)
 class Measured:
     """One stage as it was run: its outputs, one mapping for each sample, and their judgement. ``outputs`` is None where
-    the stage was not run, and ``note`` says why."""
+    the stage was not run, and ``note`` says why. ``reordered`` are the conversion's with its sums in another order.
+    """
 
     word: Culprit
     title: str
     outputs: Results | None = None
     comparison: Comparison | None = None
     note: str = ""
+    reordered: Results | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ def attribute(
         for m in measured
         if m.word not in _STEPS and m.outputs is not None
     }
-    added = _net(measured, {**steps, **beside})
+    rounding = _rounding(measured, expected)
+    added = _net(measured, {**steps, **beside}, rounding)
     shares = _shares(measured, added)
     stages = tuple(
         Stage(
@@ -133,17 +138,37 @@ def attribute(
         for m in measured
     )
     culprit, share = _culprit(stages)
-    return Attribution(stages, culprit, share, len(expected), point, seconds)
+    notes = _rounding_notes(measured, steps, rounding)
+    return Attribution(stages, culprit, share, len(expected), point, seconds, notes)
 
 
-def _net(measured: Sequence[Measured], gross: dict[int, float]) -> dict[int, float]:
-    """What each stage adds by itself: a step of the engine is more than what another run or build of it differs by."""
+def _rounding(measured: Sequence[Measured], expected: Results) -> float:
+    """How far another order of sums moves the typed model; 0 where it is not known, or no number."""
+    moved = [squared_error(m.reordered, m.outputs, expected) for m in measured if m.reordered and m.outputs]
+    return max((value for value in moved if math.isfinite(value)), default=0.0)
+
+
+def _rounding_notes(measured: Sequence[Measured], steps: dict[int, float], rounding: float) -> tuple[str, ...]:
+    """Say how far another order of sums moves the typed model, where that is a good part of what the engine adds."""
+    engine = max((steps[id(m)] for m in measured if m.word in ("parser", "fusion") and id(m) in steps), default=0.0)
+    if not engine or rounding < _NOTABLE * engine:
+        return ()
+    return (
+        f"sums moved by one part in a million move the typed model by {math.sqrt(rounding):.2g}: that much of parser"
+        " and fusion is not in their shares",
+    )
+
+
+def _net(measured: Sequence[Measured], gross: dict[int, float], rounding: float) -> dict[int, float]:
+    """What each stage adds by itself: a step of the engine is more than what another run or build of it differs by,
+    and more than what another order of sums makes of the typed model."""
 
     def most(word: str) -> float:
         return max((gross[id(m)] for m in measured if m.word == word and id(m) in gross), default=0.0)
 
     run, build = most("run-to-run"), most("lottery")
-    noise = {"parser": max(run, build), "fusion": max(run, build), "lottery": run}
+    engine = max(run, build, rounding)
+    noise = {"parser": engine, "fusion": engine, "lottery": run}
     return {id(m): _beyond(gross[id(m)], noise.get(m.word, 0.0)) for m in measured if id(m) in gross}
 
 

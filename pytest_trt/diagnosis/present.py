@@ -60,7 +60,7 @@ def attribution_lines(found: Attribution, command: str = "pytest-trt bisect") ->
     lines.append(f"  culprit      {found.culprit}{part}")
     if advice := _ADVICE[found.culprit].format(command=command):
         lines.append(f"  next         {advice}")
-    return lines
+    return [*lines, *(f"  rounding     {note}" for note in found.notes)]
 
 
 def _stage(stage: Stage) -> str:

@@ -14,6 +14,7 @@ from pytest_trt.diagnosis.attribution import Attribution, Culprit, Measured, att
 from pytest_trt.diagnosis.conversion import as_computed
 from pytest_trt.diagnosis.deviation import squared_error
 from pytest_trt.diagnosis.observe import values
+from pytest_trt.diagnosis.summation import reordered
 from pytest_trt.errors import PrecisionError, TrtError
 
 if TYPE_CHECKING:
@@ -163,7 +164,19 @@ def _graphs(subject: Subject, left: Callable[[], float], stages: Collection[str]
         typed = as_computed(typed, case.precision)
     except PrecisionError as error:
         note = f"its rounding is not shown: {error.message}"
-    return [first, subject.measured("conversion", title, lambda: subject.run_graph(typed), note)]
+    found = subject.measured("conversion", title, lambda: subject.run_graph(typed), note)
+    if found.outputs is None or note or left() <= 0:
+        return [first, found]
+    return [first, replace(found, reordered=_reordered(subject, typed))]
+
+
+def _reordered(subject: Subject, typed: Model) -> Results | None:
+    """Outputs of *typed* with its sums in another order; None where it has none, or cannot run so."""
+    other = reordered(typed)
+    try:
+        return None if other is None else subject.run_graph(other)
+    except TrtError:  # an aid, without which the shares are those of the plain distances
+        return None
 
 
 def _asked_title(bench: Workbench, case: Case) -> str:
