@@ -131,7 +131,6 @@ def notes(records: Sequence[Record]) -> list[str]:
         if note := (record.latency or {}).get("note"):
             lines.append(f"{record.case.id}: {note}")
         lines += [f"{record.case.id}: latency: {said}" for said in (record.latency or {}).get("disturbed", ())]
-        lines += [f"{record.case.id}: {line}" for line in metric_lines(record, compared=True)]
         if record.streams:
             lines.append(f"{record.case.id}: {streams_line(record.streams)}")
         if record.builds:
@@ -139,11 +138,21 @@ def notes(records: Sequence[Record]) -> list[str]:
         if record.search:
             lines.append(f"{record.case.id}: {search_line(record.search)}")
         lines += [f"{record.case.id}: not judged: {missed}" for missed in (record.accuracy or {}).get("not_judged", ())]
+    lines += _metric_notes(records)
     engines = [r.engine for r in records if r.engine]
     built = [e for e in engines if e.get("fresh")]
     seconds = sum(e.get("build_seconds", 0) for e in built)
     lines.append(f"engines: {len(built)} built in {seconds:.1f} s, {len(engines) - len(built)} from the cache")
     return lines
+
+
+def _metric_notes(records: Sequence[Record]) -> list[str]:
+    """The verdicts on task metrics; what is said of several cases alike stands once."""
+    told: dict[str, list[str]] = {}
+    for record in records:
+        for line in metric_lines(record, compared=True):
+            told.setdefault(line, []).append(record.case.id)
+    return [f"{ids[0]}{f' and {len(ids) - 1} more' if ids[1:] else ''}: {line}" for line, ids in told.items()]
 
 
 def metric_lines(record: Record, *, doubtful: bool = False, compared: bool = False) -> list[str]:

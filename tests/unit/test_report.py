@@ -263,3 +263,15 @@ def test_reports_leave_records_as_they_are():
     render(RECORDS, "t")
 
     assert [dataclasses.asdict(record) for record in RECORDS] == before
+
+
+def test_what_is_said_of_several_metrics_alike_stands_once():
+    def judged(record: Record, sentence: str) -> Record:
+        verdict = {"outcome": "pass", "gates": True, "against": "baseline", "sentence": sentence}
+        accuracy = {**(record.accuracy or {}), "metrics": {"score": {"verdict": verdict}}}
+        return dataclasses.replace(record, accuracy=accuracy)
+
+    records = [judged(passed(), "no worse"), judged(passed(), "no worse"), judged(passed(), "better")]
+    said = [line for line in notes(records) if "metric" in line]
+    first = records[0].case.id
+    assert said == [f"{first} and 1 more: metric score: pass (no worse)", f"{first}: metric score: pass (better)"]
