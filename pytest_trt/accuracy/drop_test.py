@@ -72,8 +72,11 @@ def judge_drop(
     alpha: float = 0.05,
     power: float = 0.8,
     lower_is_better: bool = False,
+    continuous: bool = False,
 ) -> Drop:
     """Judge *new* scores against *old* ones; *max_drop* is the drop of the mean that must not go unseen.
+
+    Scores that are all 0 or 1 are counts of what was right, unless they are *continuous* by their nature.
 
     *paired*: score i of both sides is of the same sample. Raises UsageError where *paired* sides differ in number,
     without scipy, and for values of *alpha* and *power* that make no test.
@@ -83,14 +86,15 @@ def judge_drop(
     stats = _statistics()
     sign = -1.0 if lower_is_better else 1.0
     drop = sign * (old.mean - new.mean)
+    counts = old.binary and new.binary and not continuous
     if paired:
         if old.scores is None or new.scores is None or old.count != new.count:
             raise UsageError("a paired test needs a score of each sample on both sides")
         falls = sign * (old.scores - new.scores)
-        find = _paired_counts if old.binary and new.binary else _paired_values
+        find = _paired_counts if counts else _paired_values
         method, p, upper, detectable = find(stats, falls, (old, new), alpha, power)
     else:
-        find_unpaired = _counts if old.binary and new.binary else _values
+        find_unpaired = _counts if counts else _values
         method, p, upper, detectable = find_unpaired(stats, old, new, sign, alpha, power)
     upper = max(upper, drop)
     outcome = "pass" if upper < max_drop else "fail" if p <= alpha and drop > 0 else "inconclusive"

@@ -24,6 +24,8 @@ DEFAULT_ALPHA = 0.05
 DEFAULT_POWER = 0.8
 # Without a max_drop, of the baseline's mean.
 _SHARE = 0.01
+# Metrics whose scores are no counts, even where all of them happen to be 1.
+_CONTINUOUS = ("cosine", "iou")
 _WORST_FIRST = ("fail", "inconclusive", "pass")
 _SHOWN = 5
 
@@ -137,6 +139,7 @@ def _drop(lab: Lab, one: Scored, stored: Mapping[str, Any], new: Known) -> tuple
         alpha=alpha,
         power=power,
         lower_is_better=spec.lower_is_better,
+        continuous=spec.metric in _CONTINUOUS,
     )
     return drop, old
 

@@ -119,6 +119,15 @@ def test_five_losses_are_the_fewest_that_are_significant():
     assert stats.binom.sf(4, 200, detectable) == pytest.approx(0.8, abs=1e-3)
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_scores_that_all_happen_to_be_1_are_counts_unless_they_are_continuous(paired: bool):
+    ones = np.ones(64)
+    assert judge(ones, ones, paired=paired, max_drop=0.002).outcome == "inconclusive"
+    found = judge(ones, ones, paired=paired, max_drop=0.002, continuous=True)
+    assert found.outcome == "pass"
+    assert found.method == ("sign flips" if paired else "Welch's t-test")
+
+
 def test_few_samples_detect_nothing():
     assert judge([1.0, 1.0, 0.0], [0.0, 0.0, 0.0]).detectable is None
     assert judge([0.5, 0.6], [0.1, 0.2]).detectable is None
