@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_trt.backends.cuda import PinnedBuffer, check, driver, threads_run
+from pytest_trt.backends.buffers import PinnedBuffer
+from pytest_trt.backends.cuda import check, driver, threads_run
 from pytest_trt.errors import RunError
 
 if TYPE_CHECKING:

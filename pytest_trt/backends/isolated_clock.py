@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_trt.backends.buffers import DeviceBuffer
 from pytest_trt.backends.clocks import EventClock, GraphClock, SyncClock
-from pytest_trt.backends.cuda import DeviceBuffer, check, runtime
+from pytest_trt.backends.cuda import check, runtime
 from pytest_trt.backends.hold import Hold
 from pytest_trt.errors import RunError, UnsupportedError
 

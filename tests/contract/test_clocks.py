@@ -13,8 +13,9 @@ from fake_cuda import cudaError_t
 from queueing_cuda import CALL_MS, COPY_IN_MS, COPY_OUT_MS, KERNEL_MS, QueueingCuda
 
 from pytest_trt.backends import cuda
+from pytest_trt.backends.buffers import DeviceBuffer, PinnedBuffer
 from pytest_trt.backends.clocks import GraphClock, SyncClock, pick_clock
-from pytest_trt.backends.cuda import DeviceBuffer, PinnedBuffer, Stream
+from pytest_trt.backends.cuda import Stream
 from pytest_trt.backends.hold import Hold
 from pytest_trt.backends.isolated_clock import IsolatedClock
 from pytest_trt.backends.queued_clock import QueuedClock, QueueDefaults

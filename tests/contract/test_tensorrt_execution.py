@@ -22,8 +22,9 @@ from networks import model, node
 
 import pytest_trt.backends.tensorrt as package
 from pytest_trt.backends import BuildOptions, BuildRequest
+from pytest_trt.backends.buffers import PinnedBuffer
 from pytest_trt.backends.clocks import LaunchQueue
-from pytest_trt.backends.cuda import PinnedBuffer, Stream
+from pytest_trt.backends.cuda import Stream
 from pytest_trt.backends.tensorrt import TensorRTBackend, TensorRTSession, binding
 from pytest_trt.backends.tensorrt.dtypes import cast, model_dtype, tensorrt_dtype, widens
 from pytest_trt.backends.throughput import measure_throughput

@@ -11,7 +11,8 @@ import pytest
 from networks import INT64, model, node, weights
 
 from pytest_trt.backends import BuildOptions, BuildRequest
-from pytest_trt.backends.cuda import DeviceBuffer, Stream
+from pytest_trt.backends.buffers import DeviceBuffer
+from pytest_trt.backends.cuda import Stream
 from pytest_trt.backends.hold import Hold
 from pytest_trt.latency.modes import prior_of
 from pytest_trt.latency.priors import PRIORS
@@ -110,7 +111,7 @@ def test_shapes_that_depend_on_the_data_are_never_held(backend):
 
 COMPUTES = """
 import sys
-from pytest_trt.backends.cuda import DeviceBuffer
+from pytest_trt.backends.buffers import DeviceBuffer
 memory = DeviceBuffer()
 memory.reserve(1 << 20)
 print("here", flush=True)

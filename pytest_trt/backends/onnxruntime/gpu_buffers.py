@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.backends.cuda import DeviceBuffer, PinnedBuffer
+from pytest_trt.backends.buffers import DeviceBuffer, PinnedBuffer
 from pytest_trt.errors import InputsError
 from pytest_trt.spec.dtypes import numpy_dtype
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_trt.backends.buffers import PinnedBuffer
 from pytest_trt.backends.clocks import SyncClock
-from pytest_trt.backends.cuda import PinnedBuffer, Stream, check, runtime
+from pytest_trt.backends.cuda import Stream, check, runtime
 from pytest_trt.backends.isolated_clock import IsolatedClock
 from pytest_trt.backends.modes import check_mode
 from pytest_trt.backends.onnxruntime.gpu_buffers import BorrowedBuffer, InputBuffer

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.backends.cuda import DeviceBuffer, PinnedBuffer
+from pytest_trt.backends.buffers import DeviceBuffer, PinnedBuffer
 from pytest_trt.backends.tensorrt.dtypes import cast, model_dtype, same_kind, tensorrt_dtype, widens
 from pytest_trt.backends.tensorrt.versions.runtime import io_layout, is_on_host
 from pytest_trt.errors import InputsError, RunError, UnsupportedError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.backends import Support
-from pytest_trt.backends.cuda import DeviceBuffer, PinnedBuffer, Stream
+from pytest_trt.backends.buffers import DeviceBuffer, PinnedBuffer
+from pytest_trt.backends.cuda import Stream
 from pytest_trt.backends.tensorrt.dtypes import cast
 from pytest_trt.backends.tensorrt.versions import calibrator_base, has_type
 from pytest_trt.errors import InputsError, ProfileError, TrtError, UsageError, nearest

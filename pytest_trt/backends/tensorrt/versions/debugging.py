@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_trt.backends.cuda import PinnedBuffer
+from pytest_trt.backends.buffers import PinnedBuffer
 from pytest_trt.backends.tensorrt.dtypes import tensorrt_dtype
 from pytest_trt.errors import RunError, UnsupportedError
 
