@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pytest_trt.backends.cuda import native
 
-__all__ = ["EventLoop"]
+__all__ = ["EventLoop", "loop_beside"]
 
 Copy = tuple[int, int, int]  # target, source, bytes
 
@@ -117,3 +117,17 @@ class EventLoop:
         if not self._transfers:
             return gpu, 0.0, 0.0
         return gpu, ask(elapsed(h2d, h2d_end)), ask(elapsed(d2h, d2h_end))
+
+
+def loop_beside(session: Any, how: Any, *streams: Any) -> EventLoop:
+    """A loop on the engine and the memory of *session*, which has staged its inputs, measuring as *how* says."""
+    own = [binding for binding in session._bindings if not binding.on_host]
+    return EventLoop(
+        session._context.execute_async_v3,
+        [(b.device.pointer, b.host.pointer, b.nbytes) for b in own if b.is_input],
+        [(b.host.pointer, b.device.pointer, b.nbytes) for b in own if not b.is_input],
+        graph=how.graph,
+        transfers=how.transfers,
+        spin=how.spin,
+        streams=streams,
+    )

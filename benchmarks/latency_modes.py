@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from chain import write_chain
-from event_loop import EventLoop
+from event_loop import loop_beside
 from gpu_time import CountedLab
 
 from pytest_trt.backends.modes import MODES
@@ -133,22 +133,9 @@ def beside_bare_loop(session: Any, how: QueueDefaults, seconds: float) -> dict[s
 
     A second bare loop shows what the comparison can tell; one on the clock's own streams, what streams are worth.
     """
-    own = [binding for binding in session._bindings if not binding.on_host]
     clock = QueuedClock(session._stream, session._best_clock(), how, session._upload_in, session._download_in)
-
-    def loop(*streams: Any) -> EventLoop:
-        return EventLoop(
-            session._context.execute_async_v3,
-            [(b.device.pointer, b.host.pointer, b.nbytes) for b in own if b.is_input],
-            [(b.host.pointer, b.device.pointer, b.nbytes) for b in own if not b.is_input],
-            graph=how.graph,
-            transfers=how.transfers,
-            spin=how.spin,
-            streams=streams,
-        )
-
-    loops = {"bare": loop(), "bare again": loop()}
-    loops["bare, the clock's streams"] = loop(clock._in.raw, clock._stream.raw, clock._out.raw)
+    loops = {"bare": loop_beside(session, how), "bare again": loop_beside(session, how)}
+    loops["bare, the clock's streams"] = loop_beside(session, how, clock._in.raw, clock._stream.raw, clock._out.raw)
     sides = {name: functools.partial(lambda one: one.time(QUERIES)[:, 0], one) for name, one in loops.items()}
     sides["queued"] = lambda: clock.time(session.launch, QUERIES)
     taken: dict[str, list[Any]] = {name: [] for name in sides}

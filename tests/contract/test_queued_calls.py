@@ -46,15 +46,7 @@ def test_the_calls_are_those_of_a_bare_loop(trt, cuda, monkeypatch):  # noqa: F8
     how = queue_defaults(trt)
     with load() as session:
         clock = session.clock("queued")
-        own = [binding for binding in session._bindings if not binding.on_host]
-        loop = event_loop.EventLoop(
-            session._context.execute_async_v3,
-            [(b.device.pointer, b.host.pointer, b.nbytes) for b in own if b.is_input],
-            [(b.host.pointer, b.device.pointer, b.nbytes) for b in own if not b.is_input],
-            graph=how.graph,
-            transfers=how.transfers,
-            spin=how.spin,
-        )
+        loop = event_loop.loop_beside(session, how)
         calls = Calls(cuda, monkeypatch)
         clock.time(session.launch, 3)
         ours = calls.take()

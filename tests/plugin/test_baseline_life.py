@@ -149,6 +149,8 @@ def test_what_the_command_line_left_out_is_no_orphan(run: Run, project: Path, na
 
     result = run("models", *narrowed)
 
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*tiny-fp*"])
     result.stdout.no_fnmatch_line("*orphaned*")
 
 

@@ -117,4 +117,6 @@ def test_the_header_shows_variables_and_typos(run: Run, monkeypatch: pytest.Monk
 def test_an_unrelated_run_has_no_header(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_x():\n    pass\n")
 
-    pytester.runpytest().stdout.no_fnmatch_line("trt:*")
+    result = pytester.runpytest()
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("trt:*")

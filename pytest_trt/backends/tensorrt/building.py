@@ -150,7 +150,7 @@ def _build(trt: Any, request: BuildRequest, messages: Messages, watcher: Any, st
 
 def _without(trt: Any, network: Any, request: BuildRequest) -> tuple[str, ...]:
     """INT8, where a recipe excluded every node: without a Q/DQ pair the flag asks for a calibrator."""
-    by_recipe = request.model.has_graph and request.calibration is None
+    by_recipe = "INT8" in request.precision.flags_on and request.model.has_graph and request.calibration is None
     return ("INT8",) if by_recipe and not has_pairs(trt, network) else ()
 
 

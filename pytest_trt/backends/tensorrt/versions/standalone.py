@@ -109,7 +109,7 @@ def build(trt: Any, logger: Any, model: Path, how: Mapping[str, Any]) -> bytes:
         raise RuntimeError("; ".join(str(parser.get_error(index).desc()) for index in range(parser.num_errors)))
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    configure(trt, config, how, set(how["type_flags"] if strong else unusable(trt, network)))
+    configure(trt, config, how, set(how["type_flags"] if strong else unusable(trt, network, how)))
     # The tactics of the engine that failed; another device or version refuses them, and times its own.
     kept = (model.parent / how["timing_cache"]).read_bytes() if how["timing_cache"] else b""
     cache = config.create_timing_cache(kept)
@@ -122,8 +122,10 @@ def build(trt: Any, logger: Any, model: Path, how: Mapping[str, Any]) -> bytes:
     return bytes(plan)
 
 
-def unusable(trt: Any, network: Any) -> list[str]:
+def unusable(trt: Any, network: Any, how: Mapping[str, Any]) -> list[str]:
     """The flags that a weakly typed network has no use for: INT8 without Q/DQ pairs asks for a calibrator."""
+    if "INT8" not in how["flags_on"]:
+        return []
     layers = (network.get_layer(index) for index in range(network.num_layers))
     return [] if any(layer.type == trt.LayerType.DEQUANTIZE for layer in layers) else ["INT8"]
 
