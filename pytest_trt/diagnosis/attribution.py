@@ -24,6 +24,8 @@ Culprit = Literal["reference", "conversion", "parser", "fusion", "lottery", "run
 _NOTABLE = 0.05
 # The steps of the way to the engine; what comes behind it is held against the engine itself.
 _STEPS = ("reference", "conversion", "parser", "fusion")
+# Engines that may add up in another order than the typed model, or than one another. Two runs of one engine may not.
+_ENGINES = ("parser", "fusion", "lottery")
 
 
 @dataclass(frozen=True)
@@ -109,25 +111,23 @@ def attribute(
     steps; the one that is furthest off counts.
     """
     errors = {id(m): squared_error(m.outputs, expected, expected) for m in measured if m.outputs is not None}
-    steps, before = {}, expected
+    gross, before = {}, expected
     for m in measured:
         if m.word in _STEPS and m.outputs is not None:
-            steps[id(m)] = squared_error(m.outputs, before, expected)
+            gross[id(m)] = squared_error(m.outputs, before, expected)
             before = m.outputs
-    beside = {
-        id(m): squared_error(m.outputs, before, expected)
-        for m in measured
-        if m.word not in _STEPS and m.outputs is not None
-    }
+    for m in measured:
+        if m.word not in _STEPS and m.outputs is not None:
+            gross[id(m)] = squared_error(m.outputs, before, expected)
     rounding = _rounding(measured, expected)
-    added = _net(measured, {**steps, **beside}, rounding)
+    added = _net(measured, gross, rounding)
     shares = _shares(measured, added)
     stages = tuple(
         Stage(
             m.word,
             m.title,
             math.sqrt(errors[id(m)]),
-            math.sqrt({**steps, **beside}[id(m)]),
+            math.sqrt(gross[id(m)]),
             shares[id(m)],
             None if m.comparison is None else m.comparison.ok,
             "" if m.comparison is None else m.comparison.summary,
@@ -138,7 +138,7 @@ def attribute(
         for m in measured
     )
     culprit, share = _culprit(stages)
-    notes = _rounding_notes(measured, steps, rounding)
+    notes = _rounding_notes(measured, gross, rounding)
     return Attribution(stages, culprit, share, len(expected), point, seconds, notes)
 
 
@@ -148,27 +148,27 @@ def _rounding(measured: Sequence[Measured], expected: Results) -> float:
     return max((value for value in moved if math.isfinite(value)), default=0.0)
 
 
-def _rounding_notes(measured: Sequence[Measured], steps: dict[int, float], rounding: float) -> tuple[str, ...]:
+def _rounding_notes(measured: Sequence[Measured], gross: dict[int, float], rounding: float) -> tuple[str, ...]:
     """Say how far another order of sums moves the typed model, where that is a good part of what the engine adds."""
-    engine = max((steps[id(m)] for m in measured if m.word in ("parser", "fusion") and id(m) in steps), default=0.0)
+    engine = max((gross[id(m)] for m in measured if m.word in _ENGINES and id(m) in gross), default=0.0)
     if not engine or rounding < _NOTABLE * engine:
         return ()
     return (
-        f"sums moved by one part in a million move the typed model by {math.sqrt(rounding):.2g}: that much of parser"
-        " and fusion is not in their shares",
+        f"sums moved by one part in a million move the typed model by {math.sqrt(rounding):.2g}: that much of"
+        f" {', '.join(_ENGINES[:-1])} and {_ENGINES[-1]} is not in their shares",
     )
 
 
 def _net(measured: Sequence[Measured], gross: dict[int, float], rounding: float) -> dict[int, float]:
-    """What each stage adds by itself: a step of the engine is more than what another run or build of it differs by,
-    and more than what another order of sums makes of the typed model."""
+    """What each stage adds by itself: a step of the engine is more than what another run or build of it differs by.
+    All but the runs of one engine are more than what another order of sums makes of the typed model."""
 
     def most(word: str) -> float:
         return max((gross[id(m)] for m in measured if m.word == word and id(m) in gross), default=0.0)
 
     run, build = most("run-to-run"), most("lottery")
     engine = max(run, build, rounding)
-    noise = {"parser": engine, "fusion": engine, "lottery": run}
+    noise = {"parser": engine, "fusion": engine, "lottery": max(run, rounding)}
     return {id(m): _beyond(gross[id(m)], noise.get(m.word, 0.0)) for m in measured if id(m) in gross}
 
 

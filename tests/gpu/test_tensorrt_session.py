@@ -67,7 +67,7 @@ def gemm() -> Model:
     )
 
 
-def conv_half() -> Model:
+def conv_half(channels: int = 128, size: int = 16) -> Model:
     """The convolution, typed: float32 outside, float16 inside."""
     nodes = [
         node("Cast", ["x"], ["xh"], "cast_in", to=HALF),
@@ -75,8 +75,12 @@ def conv_half() -> Model:
         node("Relu", ["h"], ["yh"]),
         node("Cast", ["yh"], ["y"], "cast_out", to=FLOAT),
     ]
-    shape = ["N", 128, 16, 16]
-    weights = {"w": (normal(128, 128, 3, 3) / 34).astype(np.float16), "b": normal(128).astype(np.float16)}
+    shape = ["N", channels, size, size]
+    scale = (9 * channels) ** -0.5
+    weights = {
+        "w": (normal(channels, channels, 3, 3) * scale).astype(np.float16),
+        "b": normal(channels).astype(np.float16),
+    }
     return make("conv_half", nodes, [value("x", FLOAT, shape)], [value("y", FLOAT, shape)], **weights)
 
 
@@ -144,8 +148,9 @@ def test_tf32_is_on_only_where_asked(backend):
 
 
 def test_fp16_runs_in_half(backend):
-    model = conv_half()
-    shape = (8, 128, 16, 16)
+    # So large that float32 never is the faster one, which a builder that may choose would take.
+    model = conv_half(512, 32)
+    shape = (8, 512, 32, 32)
     built, request = build(backend, model, fixed(model, x=shape), "fp16", BuildOptions())
     assert built.facts.get("not_honoured") is None
     assert built.facts["precisions"]["HALF"] >= 1

@@ -65,22 +65,24 @@ EXPECTED = [{"y": np.full(1000, 10.0)}]
 NOISE = np.random.default_rng(1).standard_normal((3, 1000))
 
 
-def split(moved: float, fusion: float) -> Attribution:
-    """A conversion whose error is 1, whose sums in another order are *moved* from it, and an engine beyond it."""
+def split(moved: float, fusion: float, build: float | None = None) -> Attribution:
+    """A conversion whose error is 1, whose sums in another order are *moved* from it, an engine beyond it, and perhaps
+    another *build*, that far from the engine."""
 
     def stage(word: str, rows: list[dict[str, np.ndarray]], **more: object) -> Measured:
         judged = compare(rows[0], EXPECTED[0], tolerance=Tolerance(rtol=0.0, atol=0.5), allow_nonfinite=False)
         return Measured(word, word, rows, Comparison.merge([judged]), **more)  # type: ignore[arg-type]
 
     typed = EXPECTED[0]["y"] + NOISE[0]
-    return attribute(
-        [
-            stage("reference", EXPECTED),
-            stage("conversion", [{"y": typed}], reordered=[{"y": typed + moved * NOISE[1]}]),
-            stage("fusion", [{"y": typed + fusion * NOISE[2]}]),
-        ],
-        EXPECTED,
-    )
+    engine = typed + fusion * NOISE[2]
+    measured = [
+        stage("reference", EXPECTED),
+        stage("conversion", [{"y": typed}], reordered=[{"y": typed + moved * NOISE[1]}]),
+        stage("fusion", [{"y": engine}]),
+    ]
+    if build is not None:
+        measured.append(stage("lottery", [{"y": engine + build * NOISE[1]}]))
+    return attribute(measured, EXPECTED)
 
 
 def test_an_engine_no_further_than_another_order_is_not_blamed():
@@ -101,6 +103,15 @@ def test_what_is_beyond_another_order_is_the_engines():
     assert stage is not None
     assert stage.added == pytest.approx(0.3, rel=0.1)
     assert found.share == pytest.approx(8 / 9, rel=0.05)
+
+
+@pytest.mark.parametrize(("build", "culprit"), [(1.9, "conversion"), (4.0, "lottery")])
+def test_builds_may_add_up_in_another_order_as_well(build: float, culprit: str):
+    found = split(moved=2.0, fusion=0.0, build=build)
+    assert found.culprit == culprit
+    share = {"conversion": 1.0, "lottery": 12 / 13}[culprit]
+    assert found.share == pytest.approx(share, rel=0.05)
+    assert "of parser, fusion and lottery is not in their shares" in found.notes[0]
 
 
 def test_a_little_is_not_worth_a_word():

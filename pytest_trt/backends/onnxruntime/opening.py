@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_trt.spec.model import Model
 
-__all__ = ["failures", "hint_for", "message", "open_session", "session_options", "without_defaults"]
+__all__ = ["failures", "hint_for", "message", "open_session", "open_source", "session_options", "without_defaults"]
 
 
 # The IR version from which on an initializer need not be an input as well.
@@ -43,15 +43,19 @@ def session_options(optimization: str) -> onnxruntime.SessionOptions:
 
 def open_session(model: Model, options: onnxruntime.SessionOptions, folder: Path) -> onnxruntime.InferenceSession:
     """Open *model* on the CPU; above 2 GiB it goes through a file in *folder*. Raises BuildError."""
+    return open_source(
+        model.serialized() if model.fits_in_memory_message else str(model.save(folder)), options, model.name
+    )
+
+
+def open_source(source: bytes | str, options: onnxruntime.SessionOptions, name: str) -> onnxruntime.InferenceSession:
+    """Open the ONNX message or file *source*, the model *name*, on the CPU. Raises BuildError."""
     import onnxruntime as ort
 
-    source = model.serialized() if model.fits_in_memory_message else str(model.save(folder))
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except failures() as error:
-        raise BuildError(
-            f"onnxruntime cannot build {model.name!r}: {message(error)}", hint=hint_for(str(error))
-        ) from error
+        raise BuildError(f"onnxruntime cannot build {name!r}: {message(error)}", hint=hint_for(str(error))) from error
 
 
 def without_defaults(model: Model) -> Model:
