@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_trt.option import option as _option
-from pytest_trt.option_values import choice, io_formats, number, paths, signed, size, sizes, switch
+from pytest_trt.option_values import choice, io_formats, number, path, paths, signed, size, sizes, switch
 
 __all__ = ["BuildSettings"]
 
@@ -83,7 +83,7 @@ class BuildSettings:
         group="build",
     )
     lean_runtime: Path | None = _option(
-        None, Path, "LIB", "lean runtime library that runs a plan built with exclude-lean", group="build"
+        None, path, "LIB", "lean runtime library that runs a plan built with exclude-lean", group="build"
     )
     plugins: tuple[Path, ...] | None = _option(
         None, paths, "LIB[,LIB…]", "plugin libraries; their content is part of the cache key", group="build"
@@ -139,7 +139,7 @@ class BuildSettings:
         group="build",
     )
     engine: Path | None = _option(
-        None, Path, "PLAN", "test this plan, built by somebody else, in place of building one", group="build"
+        None, path, "PLAN", "test this plan, built by somebody else, in place of building one", group="build"
     )
     trust: str | None = _option(
         None,

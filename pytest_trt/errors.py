@@ -187,9 +187,10 @@ class BaselineFailure(Failure):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the closest of *known*, or what is known when none is close."""
+    """Return ``did you mean 'x'?`` for the closest of *known*, or what is known when none is close."""
     choices = sorted(known)
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
+    alike = [choice for choice in choices if choice.lower() == name.lower()]  # FP16 has no letter of fp16
+    close = alike or difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
     more = f", … ({len(choices)} in all)" if len(choices) > 20 else ""

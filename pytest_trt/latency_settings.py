@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_trt.option import option as _option
-from pytest_trt.option_values import choice, number, ratio, switch
+from pytest_trt.option_values import choice, number, path, ratio, switch
 
 __all__ = ["LatencySettings"]
 
@@ -72,7 +72,7 @@ class LatencySettings:
     )
     baseline_engine: Path | None = _option(
         None,
-        Path,
+        path,
         "PLAN",
         "judge against this engine (default: the one of the baseline, if the cache has it)",
         group="latency",

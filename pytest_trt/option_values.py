@@ -14,6 +14,8 @@ __all__ = [
     "io_formats",
     "names",
     "number",
+    "path",
+    "path_of_file",
     "paths",
     "ratio",
     "shape_points",
@@ -55,7 +57,7 @@ def graphs(text: str) -> tuple[str, ...]:
     found = names(text)
     for name in found:
         kind, equals, opset = name.partition("=")
-        if name not in _GRAPHS and not (kind == "opset" and equals and opset.isdigit()):
+        if name not in _GRAPHS and not (kind == "opset" and equals and opset.isascii() and opset.isdigit()):
             raise ValueError(f"{name!r} is none of {', '.join(_GRAPHS)}, opset=N; {nearest(name, _GRAPHS)}")
     return found
 
@@ -72,6 +74,19 @@ def signed(text: str) -> tuple[str, ...]:
         if name[:1] not in ("+", "-") or not name[1:].isidentifier():
             raise ValueError(f"{name!r} is not +NAME or -NAME")
     return found
+
+
+def path(text: str) -> Path:
+    # An unset variable of a script: the working directory is not what it means.
+    if not text.strip():
+        raise ValueError("a path is wanted")
+    return Path(text)
+
+
+def path_of_file(text: str) -> Path:
+    if not path(text).name:
+        raise ValueError("the path of a file is wanted")
+    return Path(text)
 
 
 def paths(text: str) -> tuple[Path, ...]:
@@ -104,7 +119,8 @@ def io_formats(text: str) -> tuple[str, ...]:
 def choice(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
-            raise ValueError(f"one of {', '.join(allowed)} is wanted; {nearest(text, allowed)}")
+            close = nearest(text, allowed)
+            raise ValueError(f"one of {', '.join(allowed)} is wanted{f'; {close}' if close.endswith('?') else ''}")
         return text
 
     return parse
@@ -117,7 +133,8 @@ def number(low: float, high: float = float("inf"), kind: type = float) -> Callab
         except ValueError as error:
             raise ValueError(f"a {'whole ' if kind is int else ''}number is wanted") from error
         if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g} is wanted")
+            wanted = f"of {low:g} or more" if high == float("inf") else f"from {low:g} to {high:g}"
+            raise ValueError(f"a number {wanted} is wanted")
         return value
 
     return parse

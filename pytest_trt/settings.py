@@ -19,7 +19,7 @@ from pytest_trt.errors import UsageError, nearest
 from pytest_trt.latency_settings import LatencySettings
 from pytest_trt.option import ENV_PREFIX, Option, as_text, as_words
 from pytest_trt.option import option as _option
-from pytest_trt.option_values import choice, graphs, names, number, shape_points, size, tactic_sets
+from pytest_trt.option_values import choice, graphs, names, number, path, path_of_file, shape_points, size, tactic_sets
 
 __all__ = ["ENV_PREFIX", "Option", "Settings", "as_text", "as_words", "options", "unknown_variables"]
 
@@ -126,7 +126,7 @@ class Settings(BuildSettings, LatencySettings):
         60, number(0, 86400), "SECONDS", "begin no further stage of an explanation after this long", group="accuracy"
     )
     baselines: Path | None = _option(
-        None, Path, "DIR", "where baselines are kept (default: baselines/ in the root directory)", group="baselines"
+        None, path, "DIR", "where baselines are kept (default: baselines/ in the root directory)", group="baselines"
     )
     update_baselines: str | None = _option(
         None,
@@ -148,7 +148,7 @@ class Settings(BuildSettings, LatencySettings):
     )
     cache_dir: Path | None = _option(
         None,
-        Path,
+        path,
         "DIR",
         "where engines, references and calibration are kept (default: the user's cache folder)",
         group="cache",
@@ -173,24 +173,24 @@ class Settings(BuildSettings, LatencySettings):
         "what it does to a case when the engine's tactics differ from the baseline",
         group="baselines",
     )
-    report: Path | None = _option(None, Path, "FILE", "write the records as JSON", group="report")
+    report: Path | None = _option(None, path_of_file, "FILE", "write the records as JSON", group="report")
     markdown: Path | None = _option(
         None,
-        Path,
+        path_of_file,
         "FILE|-",
         "write the records as a Markdown page; '-' appends it to the job summary of GitHub Actions",
         group="report",
     )
     history: Path | None = _option(
         None,
-        Path,
+        path,
         "DIR",
         "append this run's records to the history in this folder, whose noise the gate then knows",
         group="report",
     )
     bundle: Path | None = _option(
         None,
-        Path,
+        path,
         "DIR",
         "write each case whose accuracy fails into a folder here: models, arrays, explanation, reproduce.py",
         group="report",

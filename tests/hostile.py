@@ -603,7 +603,7 @@ def set_wrong_type(data: Path) -> None:
     (data / "input_0.pb").write_bytes(_tensor(np.ones((2, 4), np.uint8)))
 
 
-@_inputs_case(r"1 values that are NaN or infinite")
+@_inputs_case(r"1 value of NaN or infinity")
 def set_with_nan(data: Path) -> None:
     (data / "input_0.pb").write_bytes(_tensor(np.array([[1, 2, 3, np.nan]], np.float32)))
 

@@ -162,6 +162,16 @@ def test_compare_goes_on_after_a_broken_model(cli: Cli, project: Path) -> None:
     assert "passed tiny[fp32, b1, fake]" in ran.out
 
 
+def test_what_the_cache_has_to_say_is_said_once(cli: Cli, project: Path) -> None:
+    (project / "file").touch()
+
+    ran = cli("compare", "tiny", f"--cache-dir={project / 'file' / 'cache'}")
+
+    assert ran.code == PASS
+    assert ran.err.count("pytest-trt: cache: nothing is kept in ") == 1
+    assert ran.err.endswith("; see --cache-dir\n")
+
+
 def test_compare_takes_manifests_and_files_from_anywhere(cli: Cli, project: Path) -> None:
     write_model(project / "far" / "bare", manifest=None)
 
@@ -217,7 +227,7 @@ def test_tensorrt_where_it_is_missing_is_an_error_of_the_environment(cli: Cli, c
         (["--precision=fp61"], "unknown precision 'fp61'\n  hint: did you mean 'fp16'?"),
         (["--backend=tensorrtt"], "unknown backend 'tensorrtt'\n  hint: did you mean 'tensorrt'?"),
         (["--profile=b9"], "none of the models has a profile b9"),
-        (["--seed=-1"], "--seed: cannot use '-1': a number from 0"),
+        (["--seed=-1"], "--seed: cannot use '-1': a number of 0 or more is wanted"),
         (["--cache=of"], "--cache: cannot use 'of': one of off, ro, rw is wanted; did you mean 'off'?"),
         (["--tolerance=rtool=1"], "unknown tolerance 'rtool' in 'rtool=1'\n  hint: did you mean 'rtol'?"),
         (["--tolerance=rtol=1"], "rtol"),
@@ -240,6 +250,23 @@ def test_wrong_usage_says_so_on_stderr_before_anything_is_built(
     assert ran.out == ""
     assert message in ran.err
     assert not (project / "cache").exists()
+
+
+@pytest.mark.parametrize("option", ["--output", "--records"])
+def test_a_page_that_cannot_be_written_is_usage(cli: Cli, project: Path, option: str) -> None:
+    cli("compare", "tiny", "--report=report.json")
+
+    ran = cli("report", "report.json", f"{option}={project / 'tiny'}")
+
+    assert (ran.code, ran.out) == (USAGE, "")
+    assert "cannot be written: Is a directory" in ran.err
+
+
+def test_a_folder_of_models_names_them(cli: Cli, project: Path) -> None:
+    ran = cli("compare", ".")
+
+    assert ran.code == USAGE
+    assert "there is no such model\n  hint: name a model of this folder: tiny\n" in ran.err
 
 
 @pytest.mark.parametrize("arguments", [[], ["cache"], ["compare"], ["cache", "lst"], ["report"], ["bench"]])
@@ -440,7 +467,7 @@ def test_baseline_ls_lists_waivers(cli: Cli, project: Path, measured: Path) -> N
     ("arguments", "message"),
     [
         ([], "baseline accept needs a report"),
-        (["nothing.json", "--reason=r"], "nothing.json: not a report of pytest-trt"),
+        (["nothing.json", "--reason=r"], "nothing.json: cannot be read: No such file"),
         (["tiny/inputs.npz", "--reason=r"], "tiny/inputs.npz: not a report of pytest-trt"),
         (["report.json"], "accepting a report (new) needs a reason"),
         (["report.json", "--update-baselines=new", "--reason=  "], "accepting a report (new) needs a reason"),
@@ -530,7 +557,7 @@ def test_the_module_and_the_script_are_the_same_program(project: Path) -> None:
     assert console.stderr == ""
 
 
-def test_a_reader_that_has_seen_enough_is_no_failure(cli: Cli, project: Path) -> None:
+def test_a_reader_that_has_seen_enough_gets_no_traceback_and_no_pass(cli: Cli, project: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "pytest_trt", "doctor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -538,7 +565,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(cli: Cli, project: Path) ->
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(timeout=120) == PASS
+        assert process.wait(timeout=120) == 141  # under pipefail a gate must not be green
 
 
 def test_version_and_help(cli: Cli) -> None:

@@ -113,11 +113,13 @@ def _resolved(limit: Tolerance, floor: Floor | None) -> Tolerance:
 @dataclass(frozen=True)
 class Measured:
     """One output of one sample against its reference: ``element`` is the greatest |difference| / (rms + |expected|),
-    which a limit of equal rtol and atol_scale allows; ``turn`` is 1 - cosine; ``noise`` as in Floor."""
+    which a limit of equal rtol and atol_scale allows; ``turn`` is 1 - cosine; ``noise`` as in Floor. ``resolution`` is
+    half a unit in the last place of the coarser of both types: what is below that was luck."""
 
     element: float
     turn: float
     noise: float
+    resolution: float = RESOLUTION
 
     @classmethod
     def of(cls, actual: ArrayLike, expected: ArrayLike) -> Measured | None:
@@ -132,7 +134,7 @@ class Measured:
         finite = np.isfinite(a) & np.isfinite(e)
         element = np.max(np.abs(a - e)[finite] / (metrics.expected_rms + np.abs(e)[finite]))
         noise = math.sqrt(metrics.sum_square / metrics.sum_expected_square)
-        return cls(float(element), 1 - metrics.cosine, noise)
+        return cls(float(element), 1 - metrics.cosine, noise, max(map(_resolution, (left, right))))
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,9 @@ class Evidence:
     floor: Floor | None = None
 
     def values(self, quantity: str) -> list[float]:
-        """The values of ``element``, ``turn`` or ``noise``, none below what float32 resolves."""
-        least = RESOLUTION**2 if quantity == "turn" else RESOLUTION
-        return [max(getattr(sample, quantity), least) for sample in self.samples]
+        """The values of ``element``, ``turn`` or ``noise``, none below what its type resolves."""
+        power = 2 if quantity == "turn" else 1
+        return [max(getattr(sample, quantity), sample.resolution**power) for sample in self.samples]
 
     def bound(self, quantity: str, quantile: float) -> float:
         values = self.values(quantity)
@@ -195,6 +197,12 @@ class Evidence:
             columns = (median(values), max(values), self.bound(quantity, quantile))
             lines.append(f"  {label:34}" + "".join(f"{value:12.3g}" for value in columns))
         return lines
+
+
+def _resolution(array: np.ndarray[Any, Any]) -> float:
+    """Half a unit in the last place of *array*'s type, at least that of float32."""
+    one = array.dtype.type(1)
+    return max((float(np.nextafter(one, array.dtype.type(2))) - 1) / 2, RESOLUTION)
 
 
 def _rounded_up(value: float) -> float:

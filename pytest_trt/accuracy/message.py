@@ -21,8 +21,12 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def against(value: float, limit: float, digits: int = 3) -> tuple[str, str]:
-    """Write a value and its limit with as many digits as it takes to tell them apart."""
-    while digits < 17 and number(value, digits) == number(limit, digits) and value != limit:
+    """Write a value and its limit with as many digits as it takes to tell them apart, and a limit below 1 from 1."""
+
+    def unclear(left: str, right: str) -> bool:
+        return (left == right and value != limit) or (right == "1" and limit != 1)
+
+    while digits < 17 and unclear(number(value, digits), number(limit, digits)):
         digits += 1
     return number(value, digits), number(limit, digits)
 

@@ -34,7 +34,11 @@ def topk(actual: ArrayLike, expected: ArrayLike, samples: int, *, k: int = 1, ax
     axis = _axis(a, np.asarray(actual), axis)
     classes = a.shape[axis]
     if classes < 2 or k >= classes:
-        raise InputsError(f"the {min(k, classes)} best of {classes} classes always agree", hint="name the class axis")
+        least = f", or let k be {classes - 1} or less" if classes > 1 else ""
+        raise InputsError(
+            f"the {k} best of {classes} classes always agree" if classes > 1 else "one class always agrees",
+            hint=f"name the axis of the classes{least}",
+        )
     if e.shape == np.asarray(actual).shape:
         truth = _comparable(_samples(e, samples)).argmax(axis=axis)
     else:

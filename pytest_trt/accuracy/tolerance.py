@@ -167,7 +167,8 @@ def _whole_limit(limit: Mapping[str, Any], origin: str) -> dict[str, Any]:
         missing = "atol (or atol_scale)" if "rtol" in limit else "rtol"
         raise UsageError(
             f"{origin}: {', '.join(limit)} given without {missing}",
-            hint="the limit of an element is replaced as a whole: give rtol together with atol or atol_scale",
+            hint="the limit of an element is replaced as a whole: give rtol together with atol or atol_scale, for one"
+            " output as y:rtol=1e-2,y:atol=1e-3",
         )
     return {"atol": 0.0 if limit["rtol"] is not None else None, "atol_scale": 0.0, **limit}
 

@@ -73,13 +73,20 @@ class DirectoryStore:
         if entry is not None:
             return entry
         with ExitStack() as stack:
+            locked = False
             try:
                 self._prepare()
                 stack.enter_context(self._layout.locks.hold(key.digest, waiting=lambda: self._say_waiting(key)))
+                locked = True
                 entry = self._read_or_discard(key)
                 writable = True
             except OSError as error:
-                self._on_event(f"cache: {key} will not be kept: {_why(error, self.root)}")
+                # Where there is no folder to write into, every key would have it said of it: one sentence for all.
+                self._on_event(
+                    f"cache: {key} will not be kept: {_why(error, self.root)}"
+                    if locked
+                    else f"cache: nothing is kept in {self.root}: {error.strerror or error}; see --trt-cache-dir"
+                )
                 writable = False
             if entry is not None:
                 return entry

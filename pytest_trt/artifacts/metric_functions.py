@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["MetricFunction"]
 
 
+_GIVEN = ("outputs", "expected", "inputs", "labels")
 _CALLED = "its parameters may be outputs, expected, inputs, labels, and the names in the table's args"
 
 
 class MetricFunction:
     """The function of one metric. Its file is run once, when this is made.
 
-    Raises ManifestError for a file or callable that is not there, MetricError where running the file fails.
+    Raises ManifestError for a file or callable that is not there, MetricError where running the file fails or an
+    argument has the name of what is given anyway.
     """
 
     def __init__(self, manifest: Manifest, spec: MetricSpec) -> None:
@@ -37,6 +39,11 @@ class MetricFunction:
         self.path = manifest.folder / self.source.partition(":")[0]
         self.where = f"{manifest.file}: metrics.{spec.name}"
         self.args = spec.args
+        if taken := [name for name in _GIVEN if name in spec.args]:
+            raise MetricError(
+                f"{self.where}: args names {taken[0]!r}, which is what every function is given",
+                hint="give the parameter another name",
+            )
         try:
             self.function: Callable[..., Any] = obtain_source(manifest, self.source)
         except ModelError as error:
@@ -49,12 +56,8 @@ class MetricFunction:
 
     def taken(self, outputs: Mapping[str, Any], expected: Mapping[str, Any], sample: Sample) -> dict[str, Any]:
         """Of what there is, the arguments that the function has parameters for."""
-        given = {
-            "outputs": dict(outputs),
-            "expected": dict(expected),
-            "inputs": sample.cut(sample.feeds),
-            "labels": sample.labels,
-        }
+        values = (dict(outputs), dict(expected), sample.cut(sample.feeds), sample.labels)
+        given: dict[str, Any] = dict(zip(_GIVEN, values, strict=True))
         try:
             parameters = inspect.signature(self.function).parameters
         except (TypeError, ValueError):  # not every callable of C has one
@@ -79,6 +82,8 @@ class MetricFunction:
                 f"{what} failed at {_place(error, self.path)} on {sample.origin}: {type(error).__name__}: {error}",
                 hint=_CALLED if isinstance(error, TypeError) else install_hint(error),
             ) from error
+        if found is None:
+            raise MetricError(f"{what} returned nothing", hint="return a float, or one per row")
         try:
             scores = np.asarray(found, dtype=np.float64)
         except (TypeError, ValueError):

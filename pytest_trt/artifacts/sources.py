@@ -125,8 +125,10 @@ def obtain_source(manifest: Manifest, source: str) -> Any:
     """Import FILE of ``FILE:CALLABLE`` and return the callable. Raises ManifestError or ModelError."""
     name, colon, attribute = source.partition(":")
     path = (manifest.folder / name).resolve()
-    if not colon or not path.is_relative_to(manifest.folder.resolve()) or not path.is_file():
+    if not (name and colon) or not path.is_relative_to(manifest.folder.resolve()):
         raise ManifestError(f"{manifest.file}: source {source!r} is not FILE:CALLABLE with a file of this folder")
+    if not path.is_file():
+        raise ManifestError(f"{manifest.file}: source {source!r}: there is no {name} in this folder")
     module_name = f"pytest_trt_source_{digest_of(path)[:16]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:

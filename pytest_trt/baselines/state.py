@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_trt.baselines.entries import anchor_of, median_ms
-from pytest_trt.baselines.waivers import Waiver
+from pytest_trt.baselines.waivers import Waiver, covering
 from pytest_trt.record import Record
 
 __all__ = ["Match", "baseline_notes", "complaint"]
@@ -29,7 +29,8 @@ class Match:
     ``found``: ``current`` (the environment is the same: it gates), ``stale`` (the same device model, but
     ``differences`` in drivers or libraries: compared, not gated), ``renamed`` (nothing is stored under this id, but
     under ``renamed_from`` for the same model and axes: compared, not gated), ``missing`` (nothing to compare with;
-    ``elsewhere`` names other devices that have it). ``entry`` is the recent recording, see ``entries``.
+    ``elsewhere`` names other devices that have it). ``entry`` is the recent recording, see ``entries``. ``waivers`` are
+    those of the case, at most one for each gate.
     """
 
     found: str
@@ -38,14 +39,14 @@ class Match:
     differences: tuple[str, ...] = ()
     renamed_from: str = ""
     elsewhere: tuple[str, ...] = ()
-    waiver: Waiver | None = None
+    waivers: tuple[Waiver, ...] = ()
 
     @property
     def state(self) -> str:
         """``found``, unless a waiver has more to say: ``waived`` in place of ``current``, ``expired`` of any."""
-        if self.waiver and self.waiver.expired():
+        if any(waiver.expired() for waiver in self.waivers):
             return "expired"
-        return "waived" if self.waiver and self.gates else self.found
+        return "waived" if self.waivers and self.gates else self.found
 
     @property
     def gates(self) -> bool:
@@ -54,23 +55,22 @@ class Match:
 
     def gates_on(self, gate: str) -> bool:
         """Whether a regression turns *gate* (``latency accuracy engine``) red."""
-        return self.gates and not (self._waived(gate) and (gate != "latency" or self._at_most is None))
+        waiver = self._in_force(gate)
+        return self.gates and (waiver is None or (gate == "latency" and waiver.at_most is not None))
 
     def threshold(self, asked: float) -> float:
         """The slowdown that is a regression: what was *asked*, or what a waiver allows."""
-        return max(asked, self._at_most or 0.0) if self._waived("latency") else asked
+        waiver = self._in_force("latency")
+        return max(asked, waiver.at_most or 0.0) if waiver else asked
 
     @property
     def anchor(self) -> Mapping[str, Any] | None:
         """The anchored recording where it is another one than the recent one."""
         return anchor_of(self.entry) if self.entry and anchor_of(self.entry) is not self.entry else None
 
-    @property
-    def _at_most(self) -> float | None:
-        return self.waiver.at_most if self.waiver else None
-
-    def _waived(self, gate: str) -> bool:
-        return self.waiver is not None and not self.waiver.expired() and gate in self.waiver.gates
+    def _in_force(self, gate: str) -> Waiver | None:
+        waiver = covering(self.waivers, gate)
+        return None if waiver is None or waiver.expired() else waiver
 
     def to_json(self) -> dict[str, Any]:
         anchor = self.anchor
@@ -79,7 +79,7 @@ class Match:
             "from": self.renamed_from,
             "elsewhere": list(self.elsewhere),
             "anchor": {"median_ms": median_ms(anchor), "recorded": anchor["recorded"]} if anchor else None,
-            "waiver": self.waiver.to_json() if self.waiver else None,
+            "waivers": [waiver.to_json() for waiver in self.waivers],
         }
         found = {"median_ms": median_ms(self.entry)} if self.entry else {}
         return {"state": self.state, **found, **{name: value for name, value in said.items() if value}}
@@ -89,18 +89,23 @@ def complaint(baseline: Mapping[str, Any] | None, *, strict: bool) -> tuple[str,
     """Why a record's ``baseline`` section fails its case, and what to do; None where it does not. A waiver that has
     expired always does, the other states, a waiver that holds among them, in a *strict* run."""
     found = baseline or {}
-    state, waiver = found.get("state", ""), found.get("waiver") or {}
-    who = f"{waiver.get('owner')}: {waiver.get('reason')}"
+    state = found.get("state", "")
     if state == "expired":
-        return f"the waiver expired on {waiver.get('expires')} ({who})", "renew      or delete it in waivers.toml"
+        return f"the waiver expired on {_who(found, expired=True)}", "renew      or delete it in waivers.toml"
     if strict and state == "waived":
         remedy = "end it in waivers.toml, or run with --trt-baseline=report, where it holds"
-        return f"the baseline is waived until {waiver.get('expires')} ({who})", f"waiver       {remedy}"
+        return f"the baseline is waived until {_who(found)}", f"waiver       {remedy}"
     if not strict or state not in _REMEDIES:
         return None
     said = "; ".join(found.get("differences", ()))
     said = f"{found['from']} is the same model and case" if state == "renamed" else said
     return f"the baseline is {state}{f' ({said})' if said else ''}", f"accept       {_REMEDIES[state]}"
+
+
+def _who(found: Mapping[str, Any], *, expired: bool = False) -> str:
+    """The dates of a ``baseline`` section's waivers, of those that have *expired* alone, and whose they are."""
+    rows = [row for row in found.get("waivers", ()) if bool(row.get("expired")) is expired]
+    return "; ".join(f"{row['expires']} ({row['owner']}: {row['reason']})" for row in rows)
 
 
 def baseline_notes(records: Sequence[Record]) -> list[str]:
@@ -134,9 +139,9 @@ def baseline_notes(records: Sequence[Record]) -> list[str]:
         )
     for state in ("waived", "expired"):
         for record, found in states.get(state, ()):
-            waiver = found.get("waiver") or {}
-            until = f"until {waiver.get('expires')}" if state == "waived" else f"EXPIRED on {waiver.get('expires')}"
-            lines.append(f"baselines: {record.case.id} waived {until} by {waiver.get('owner')}: {waiver.get('reason')}")
+            for waiver in found.get("waivers", ()):
+                until = f"{'EXPIRED on' if waiver.get('expired') else 'until'} {waiver['expires']}"
+                lines.append(f"baselines: {record.case.id} waived {until} by {waiver['owner']}: {waiver['reason']}")
     if orphaned := states.get("orphaned"):
         names = ", ".join(record.case.id for record, _ in orphaned)
         lines.append(

@@ -15,7 +15,7 @@ from pytest_trt.baselines.files import SCHEMA_VERSION, exclusive, file_name, rea
 from pytest_trt.baselines.match import Level, compatibility
 from pytest_trt.baselines.orphans import orphaned_cases
 from pytest_trt.baselines.state import Match
-from pytest_trt.baselines.waivers import Waiver, read_waivers, waiver_for
+from pytest_trt.baselines.waivers import Waiver, read_waivers, waivers_of
 from pytest_trt.environment import Environment
 from pytest_trt.errors import BaselineError
 from pytest_trt.record import Record
@@ -50,7 +50,7 @@ class BaselineStore:
         found = self._stored(case, environment)
         if found.entry is None and fingerprint:
             found = self._renamed(case, environment, fingerprint[:16], known) or found
-        return replace(found, waiver=waiver_for(self.waivers, case.id))
+        return replace(found, waivers=waivers_of(self.waivers, case.id))
 
     def _stored(self, case: Case, environment: Environment) -> Match:
         stale: Match | None = None

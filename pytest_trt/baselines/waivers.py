@@ -27,7 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["FILE_NAME", "GATES", "Waiver", "read_waivers", "waiver_for"]
+__all__ = ["FILE_NAME", "GATES", "Waiver", "covering", "read_waivers", "waivers_of"]
 
 FILE_NAME = "waivers.toml"
 GATES = ("latency", "accuracy", "engine")
@@ -57,10 +57,15 @@ class Waiver:
         return {**found, "gates": list(self.gates), **limit, **({"expired": True} if self.expired() else {})}
 
 
-def waiver_for(waivers: Sequence[Waiver], case_id: str) -> Waiver | None:
-    """The waiver of a case. Of several, one that has not expired, then the one that holds longest."""
+def waivers_of(waivers: Sequence[Waiver], case_id: str) -> tuple[Waiver, ...]:
+    """The waivers of a case: of those that cover a gate, the one that holds longest."""
     found = [waiver for waiver in waivers if waiver.case == case_id or _matches(case_id, waiver.case)]
-    return max(found, key=lambda waiver: waiver.expires, default=None)
+    return tuple(dict.fromkeys(waiver for gate in GATES if (waiver := covering(found, gate))))
+
+
+def covering(waivers: Sequence[Waiver], gate: str) -> Waiver | None:
+    """Of *waivers* that cover *gate*, the one that holds longest; it may have expired."""
+    return max((w for w in waivers if gate in w.gates), key=lambda waiver: waiver.expires, default=None)
 
 
 def _matches(case_id: str, pattern: str) -> bool:

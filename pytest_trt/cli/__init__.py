@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_trt import __version__
 from pytest_trt.cli import baseline, bisect, build, cache, compare, doctor, gate, history, report, tolerances
-from pytest_trt.cli.exits import ENVIRONMENT, MISMATCH, PASS, USAGE
+from pytest_trt.cli.exits import ENVIRONMENT, MISMATCH, USAGE
 from pytest_trt.cli.messages import own_flags
 from pytest_trt.errors import BackendUnavailableError, Failure, TrtError, UsageError
 from pytest_trt.history.commands import add_commands
@@ -50,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with Lab(settings, Path.cwd(), _progress) as lab:
             run: Callable[[Lab, argparse.Namespace], int] = given.run
-            return run(lab, given)
+            try:
+                return run(lab, given)
+            finally:
+                for event in dict.fromkeys(lab.events):
+                    print(f"pytest-trt: {own_flags(event)}", file=sys.stderr)
     except BackendUnavailableError as error:
         return _fail(error, ENVIRONMENT)
     except UsageError as error:
@@ -60,9 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130  # as a shell says it
     except BrokenPipeError:
-        # The reader has seen enough; Python would complain once more while it closes stdout.
+        # The reader has seen enough; Python would complain once more while it closes stdout. Nothing was judged to the
+        # end, so that this is no pass: a pipe's exit code, as a shell says it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PASS
+        return 141
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_trt.cli.exits import PASS
+from pytest_trt.errors import UsageError
 
 if TYPE_CHECKING:
     from pytest_trt.lab import Lab
@@ -35,7 +36,10 @@ def run(lab: Lab, given: argparse.Namespace) -> int:
         write_report(given.records, records, lab.root, samples=False)
     page = render(records, given.title)
     if given.output:
-        given.output.write_text(page, encoding="utf-8")
+        try:
+            given.output.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--output: {given.output} cannot be written: {error.strerror or error}") from error
     else:
         print(page, end="")
     return PASS

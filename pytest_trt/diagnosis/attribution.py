@@ -24,6 +24,7 @@ Culprit = Literal["reference", "conversion", "parser", "fusion", "lottery", "run
 _NOTABLE = 0.05
 # The steps of the way to the engine; what comes behind it is held against the engine itself.
 _STEPS = ("reference", "conversion", "parser", "fusion")
+_UNLIKE = ("names", "shape", "dtype")
 # Engines that may add up in another order than the typed model, or than one another. Two runs of one engine may not.
 _ENGINES = ("parser", "fusion", "lottery")
 
@@ -47,7 +48,7 @@ class Stage:
     """One row of the table; None where the stage was not run.
 
     ``error`` is the relative rms error against the reference, ``added`` that of the step alone, ``share`` its part of
-    the squared error (0 … 1).
+    the squared error (0 … 1). Outputs of another shape or kind are not ``comparable``: their error is infinite.
     """
 
     word: Culprit
@@ -58,6 +59,7 @@ class Stage:
     ok: bool | None = None
     summary: str = ""
     note: str = ""
+    comparable: bool = True
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def attribute(
             shares[id(m)],
             None if m.comparison is None else m.comparison.ok,
             "" if m.comparison is None else m.comparison.summary,
-            m.note,
+            m.note or (_unlike(m) if math.isinf(gross[id(m)]) else ""),
+            not _unlike(m),
         )
         if id(m) in errors
         else Stage(m.word, m.title, note=m.note)
@@ -140,6 +143,12 @@ def attribute(
     culprit, share = _culprit(stages)
     notes = _rounding_notes(measured, gross, rounding)
     return Attribution(stages, culprit, share, len(expected), point, seconds, notes)
+
+
+def _unlike(measured: Measured) -> str:
+    """Why outputs cannot be compared, where that is so."""
+    outputs = () if measured.comparison is None else measured.comparison.outputs
+    return next((f'"{o.name}" {p.text}' for o in outputs for p in o.problems if p.kind in _UNLIKE), "")
 
 
 def _rounding(measured: Sequence[Measured], expected: Results) -> float:

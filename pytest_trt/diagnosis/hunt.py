@@ -8,12 +8,15 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pytest_trt.diagnosis.attribution import Attribution
 from pytest_trt.diagnosis.conversion import as_computed
 from pytest_trt.diagnosis.culprits import Culprits, find_culprits
 from pytest_trt.diagnosis.nonfinite import NonFinite, first_nonfinite
-from pytest_trt.diagnosis.numerics import Pair, Rounding, quantization, rounding
+from pytest_trt.diagnosis.numerics import Rounding, rounding
 from pytest_trt.diagnosis.observe import by_suspicion
+from pytest_trt.diagnosis.pairs import Pair, quantization
 from pytest_trt.diagnosis.rebuilding import TYPED_BACKEND, runner, typed_request
 from pytest_trt.diagnosis.stages import STAGES, Subject, attribute_case
 from pytest_trt.diagnosis.taps import Divergence
@@ -99,14 +102,25 @@ def explain(
         typed = as_computed(bench.typed_model(case)[0], case.precision)
         pairs = tuple(quantization(typed, feeds))
         rounded = tuple(_roundings(typed, feeds))
-        nonfinite = first_nonfinite(typed, bench.graph(case), feeds) if _is_infinite(attribution) else None
+        nonfinite = None
+        if attribution.culprit == "reference" and _has_nonfinite(subject, attribution):
+            nonfinite = first_nonfinite(bench.graph(case), None, feeds)
+        # What comes after may hide it: nothing is left of x / inf.
+        elif _is_infinite(attribution) or any(row.overflowed for row in rounded):
+            nonfinite = first_nonfinite(typed, bench.graph(case), feeds)
     except TrtError as error:
         return Explanation(attribution, notes=(f"values not looked at: {error.message}",))
     return Explanation(attribution, nonfinite, pairs, rounded)
 
 
+def _has_nonfinite(subject: Subject, attribution: Attribution) -> bool:
+    """Whether NaN or infinity is in what the float32 model says, or in what is expected of it."""
+    arrays = [np.asarray(array) for row in subject.expected for array in row.values()]
+    return _is_infinite(attribution) or any(not np.isfinite(a).all() for a in arrays if a.dtype.kind == "f")
+
+
 def _is_infinite(attribution: Attribution) -> bool:
-    return any(stage.error is not None and math.isinf(stage.error) for stage in attribution.stages)
+    return any(s.error is not None and math.isinf(s.error) and s.comparable for s in attribution.stages)
 
 
 def _roundings(typed: Model, feeds: Sequence[Feeds]) -> Sequence[Rounding]:
@@ -134,9 +148,10 @@ def bisect(
     differ. Raises what building and running raises.
 
     *anew* searches nodes in any case: which of those that the manifest excludes are needed? *on_engine* judges every
-    set of nodes by an engine of the case's own backend in place of ONNX Runtime on the CPU. *limit* bounds evaluations
-    (120 by default) and builds (40); none begins after *seconds*, of which explaining *stages* is a part, unless there
-    is an *explanation* already. *taps*: inner tensors are looked at as outputs, or as debug tensors.
+    set of nodes by an engine of the case's own backend in place of ONNX Runtime on the CPU; where none of them helps,
+    the tensor is searched as well. *limit* bounds evaluations (120 by default) and builds (40); none begins after
+    *seconds*, of which explaining *stages* is a part, unless there is an *explanation* already. *taps*: inner tensors
+    are looked at as outputs, or as debug tensors.
     """
     start = time.monotonic()
 
@@ -147,19 +162,31 @@ def bisect(
     if explanation is None:
         explanation = explain(subject, seconds=seconds, stages=stages)
     culprit = explanation.attribution.culprit
-    culprits = None
+    found = Bisection(explanation)
     if anew or culprit == "conversion" or (on_engine and culprit in ("parser", "fusion")):
-        culprits = _culprits(bench, subject, on_engine, limit or _EVALUATIONS, late)
-    # Most of the error may be the conversion's, and what tips it over the engine's.
-    tipped = culprit == "conversion" and not on_engine and culprits is not None and culprits.found.outcome == "empty"
-    trace = trace_noise if culprit == "run-to-run" else trace_error
-    if tipped or (culprits is None and culprit in ("parser", "fusion", "run-to-run")):
+        try:
+            found = replace(found, culprits=_culprits(bench, subject, on_engine, limit or _EVALUATIONS, late))
+        except PrecisionError as error:
+            if anew or culprit == "conversion":
+                raise
+            found = found.with_note(f"no nodes are searched: {error.message}")
+    if _leads_to_the_engine(culprit, found.culprits, on_engine):
         if bench.is_prebuilt(subject.case) or not bench.model(subject.case.model).has_graph:
-            found = Bisection(explanation, culprits)
             return found.with_note("no tensor is searched: inner tensors of a finished plan cannot be looked at")
-        divergence = trace(subject, taps, group=group, limit=limit or _BUILDS, late=late)
-        return Bisection(explanation, culprits, divergence)
-    return Bisection(explanation, culprits)
+        trace = trace_noise if culprit == "run-to-run" else trace_error
+        found = replace(found, divergence=trace(subject, taps, group=group, limit=limit or _BUILDS, late=late))
+    return found
+
+
+def _leads_to_the_engine(culprit: str, culprits: Culprits | None, on_engine: bool) -> bool:
+    """Whether a tensor of the engine is searched after the nodes, if these were."""
+    if culprit in ("parser", "fusion", "run-to-run"):
+        # Nodes that ONNX Runtime judged say nothing of an engine; those that mend the engine do.
+        return not (on_engine and culprits is not None and culprits.nodes and culprits.after.ok)
+    if culprit != "conversion" or culprits is None:
+        return False
+    # Most of the error may be the conversion's, and what tips it over the engine's.
+    return culprits.found.outcome == ("nothing" if on_engine else "empty")
 
 
 def _culprits(bench: Converter, subject: Subject, on_engine: bool, limit: int, late: Callable[[], bool]) -> Culprits:

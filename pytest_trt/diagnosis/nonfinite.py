@@ -22,7 +22,8 @@ __all__ = ["NonFinite", "first_nonfinite"]
 
 @dataclass(frozen=True)
 class NonFinite:
-    """The first node, in graph order, that makes NaN or infinity where the float32 model has none."""
+    """The first node, in graph order, that makes NaN or infinity where the float32 model has none; or the first one of
+    the float32 model itself, where its outputs are to blame."""
 
     node: str
     op_type: str
@@ -42,15 +43,19 @@ class NonFinite:
         }
 
 
-def first_nonfinite(typed: Model, untyped: Model, feeds: Sequence[Feeds], *, group: int = GROUP) -> NonFinite | None:
-    """Return where NaN or infinity begins in *typed* (as computed); tensors that *untyped* has so too are its own."""
+def first_nonfinite(
+    typed: Model, untyped: Model | None, feeds: Sequence[Feeds], *, group: int = GROUP
+) -> NonFinite | None:
+    """Return where NaN or infinity begins in *typed* (as computed); tensors that *untyped* has so too are its own. With
+    None nothing is: *typed* is then a model that no recipe has changed."""
     makers, types = makers_of(typed), infer_types(typed.proto)
     # What is rounded next is looked at after that: only then has it a counterpart in the float32 model.
     rounded = rounding_casts(typed)
     names = [name for name in makers if types.get(name) == FLOAT and name not in rounded]
-    own = makers_of(untyped)
+    own = makers_of(untyped) if untyped is not None else {}
     for some in groups(names, group):
-        rows, before = values(typed, some, feeds), values(untyped, [n for n in some if n in own], feeds)
+        rows = values(typed, some, feeds)
+        before = values(untyped, [n for n in some if n in own], feeds) if untyped is not None else []
         for name in some:
             found = range_of([row[name] for row in rows])
             expected = range_of([row[name] for row in before]) if name in own else None

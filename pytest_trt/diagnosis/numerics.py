@@ -1,4 +1,4 @@
-"""What rounding does to real values: saturation in Q/DQ pairs, overflow and underflow in 16 bits."""
+"""What 16 bits do to real values: overflow and underflow, by node."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 
 from pytest_trt.diagnosis.observe import observe
 from pytest_trt.errors import PrecisionError
-from pytest_trt.spec.precision.constants import constant_holders, constants, round_to
-from pytest_trt.spec.precision.graph import LOW_NAMES, infer_types, node_label
-from pytest_trt.spec.precision.scales import per_channel
+from pytest_trt.spec.precision.constants import constant_holders, round_to
+from pytest_trt.spec.precision.graph import LOW_NAMES, node_label
 
 if TYPE_CHECKING:
     import onnx
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends import Feeds
     from pytest_trt.spec.model import Model
 
-__all__ = ["Pair", "Range", "Rounding", "makers_of", "quantization", "range_of", "rounding", "rounding_casts"]
+__all__ = ["Range", "Rounding", "makers_of", "range_of", "rounding", "rounding_casts"]
 
 Array = np.ndarray[Any, Any]
 
@@ -48,43 +47,6 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One QuantizeLinear and what goes through it. ``saturated`` counts values beyond the largest integer; ``kept`` is
-    the largest magnitude that the scale holds; ``readers`` are the nodes that compute with the result."""
-
-    node: str
-    tensor: str
-    values: Range
-    saturated: int
-    kept: float
-    readers: tuple[str, ...]
-    is_weight: bool
-
-    @property
-    def saturated_share(self) -> float:
-        return self.saturated / self.values.count if self.values.count else 0.0
-
-    @property
-    def used(self) -> float:
-        """The largest real magnitude in units of what the scale holds: above 1 it is clipped, far below 1 the scale is
-        too coarse."""
-        return max(abs(self.values.low or 0.0), abs(self.values.high or 0.0)) / self.kept
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "node": self.node,
-            "tensor": self.tensor,
-            "readers": list(self.readers),
-            "weight": self.is_weight,
-            "low": self.values.low,
-            "high": self.values.high,
-            "kept": self.kept,
-            "used": round(self.used, 4),
-            "saturated": round(self.saturated_share, 6),
-        }
-
-
-@dataclass(frozen=True)
 class Rounding:
     """A tensor that is stored in 16 bits: values of ``count`` that become infinite, or 0 without being it."""
 
@@ -104,58 +66,6 @@ class Rounding:
             "overflowed": self.overflowed,
             "vanished": self.vanished,
         }
-
-
-def quantization(typed: Model, feeds: Sequence[Feeds]) -> list[Pair]:
-    """Return every QuantizeLinear of the main graph with a constant scale, in graph order, as real values meet it."""
-    graph = typed.proto.graph
-    stored, types = constants(graph), infer_types(typed.proto)
-    pairs: dict[str, Pair] = {}
-    takers: dict[str, list[Callable[[Array], None]]] = {}
-    for node in graph.node:
-        if node.op_type != "QuantizeLinear" or node.input[1] not in stored:
-            continue
-        name, label = node.input[0], node_label(node)
-        scale, largest = stored[node.input[1]], _LARGEST.get(types.get(node.output[0], 0))
-        if largest is None:
-            continue
-        axis = next((int(a.i) for a in node.attribute if a.name == "axis"), 1) if scale.size > 1 else None
-        weight = name in stored
-        kept = float(scale.max()) * largest
-        pairs[label] = Pair(label, name, Range(), 0, kept, _readers(graph, node.output[0]), weight)
-        take = _taker(pairs, label, scale, axis, largest)
-        if weight:
-            take(stored[name])
-        else:
-            takers.setdefault(name, []).append(take)
-    observe(typed, {name: _all(several) for name, several in takers.items()}, feeds)
-    return list(pairs.values())
-
-
-# int8 and float8e4m3fn; what int8 takes below -127 is no loss of a symmetric scale's.
-_LARGEST = {3: 127.0, 17: 448.0}
-
-
-def _taker(
-    pairs: dict[str, Pair], label: str, scale: Array, axis: int | None, largest: float
-) -> Callable[[Array], None]:
-    def take(array: Array) -> None:
-        spread = scale.reshape(()) if axis is None else per_channel(scale, array.ndim, axis % array.ndim)
-        scaled = np.abs(np.asarray(array, dtype=np.float32) / spread)
-        # Half a step further still rounds to the largest integer.
-        beyond = int(np.count_nonzero(scaled > largest * (1 + 0.5 / largest)))
-        pair = pairs[label]
-        pairs[label] = replace(pair, values=pair.values.including(array), saturated=pair.saturated + beyond)
-
-    return take
-
-
-def _all(takers: Sequence[Callable[[Array], None]]) -> Callable[[Array], None]:
-    def take(array: Array) -> None:
-        for taker in takers:
-            taker(array)
-
-    return take
 
 
 def rounding(typed: Model, feeds: Sequence[Feeds]) -> list[Rounding]:
@@ -213,8 +123,3 @@ def range_of(arrays: Sequence[Array]) -> Range:
     for array in arrays:
         found = found.including(np.asarray(array))
     return found
-
-
-def _readers(graph: onnx.GraphProto, quantized: str) -> tuple[str, ...]:
-    made = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] == quantized}
-    return tuple(node_label(node) for node in graph.node if not made.isdisjoint(node.input))

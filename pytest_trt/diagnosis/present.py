@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pytest_trt.diagnosis.culprits import Accuracy, Culprits
     from pytest_trt.diagnosis.hunt import Bisection, Explanation
     from pytest_trt.diagnosis.nonfinite import NonFinite
-    from pytest_trt.diagnosis.numerics import Pair, Range, Rounding
+    from pytest_trt.diagnosis.numerics import Range, Rounding
+    from pytest_trt.diagnosis.pairs import Pair
     from pytest_trt.diagnosis.taps import Divergence
 
 __all__ = ["attribution_lines", "bisection_lines", "explanation_lines", "numerics_lines"]
@@ -25,12 +26,12 @@ _SHOWN_NODES = 20
 # Values beyond the scale are what calibration chose; more than this share, or a scale that is far off, is worth a word.
 _NOTABLE_SATURATION = 0.001
 _COARSE = 0.2
-_CLIPPED = 1.05  # a scale holds half a step more than its largest integer says
+_CLIPPED = 1.05  # a scale holds half a step more than its ends say
 # A node that makes an error at least doubles what it reads.
 _NO_STEP = 0.5
 
 _ADVICE = {
-    "reference": "the float32 model itself is not what is expected: look at the stored outputs, or at the model",
+    "reference": "the model itself is not what is expected, before any recipe: look at the stored outputs, or at it",
     "conversion": "search the nodes: {command}",
     "parser": "search the tensor: {command}",
     "fusion": "search the tensor: {command}",
@@ -54,9 +55,7 @@ def attribution_lines(found: Attribution, command: str = "pytest-trt bisect") ->
     width = max(len(stage.title) for stage in found.stages)
     lines.append(f"  {'':12} {'':{width}}  {'error':>8}  {'added':>8}  {'share':>6}")
     lines += [f"  {stage.word:12} {stage.title:{width}}  {_stage(stage)}".rstrip() for stage in found.stages]
-    part = (
-        "" if found.culprit == "none" or math.isnan(found.share) else f", {_percent(found.share)} of the squared error"
-    )
+    part = f", {_percent(found.share)} of the squared error" if found.culprit != "none" and found.share > 0 else ""
     lines.append(f"  culprit      {found.culprit}{part}")
     if advice := _ADVICE[found.culprit].format(command=command):
         lines.append(f"  next         {advice}")
@@ -68,7 +67,8 @@ def _stage(stage: Stage) -> str:
         return stage.note
     verdict = {True: "close", False: "not close", None: ""}[stage.ok]
     note = f" ({stage.note})" if stage.note else ""
-    return f"{_error(stage.error):>8}  {_error(stage.added):>8}  {_percent(stage.share):>6}  {verdict}{note}"
+    error, added = (_error(x) if stage.comparable or math.isfinite(x) else "n/a" for x in (stage.error, stage.added))
+    return f"{error:>8}  {added:>8}  {_percent(stage.share):>6}  {verdict}{note}"
 
 
 def _error(value: float) -> str:
@@ -115,8 +115,13 @@ def _pair(pair: Pair) -> str:
     readers = ", ".join(pair.readers[:3]) + (", …" if len(pair.readers) > 3 else "")
     return (
         f"{pair.tensor!r} ({what} of {readers or 'nothing'}): {_percent(pair.saturated_share)} saturated; real values "
-        f"{_range(pair.values)}, the scale holds ±{pair.kept:.3g} ({pair.used:.2g} × used)"
+        f"{_range(pair.values)}, the scale holds {_kept(*pair.kept)} ({pair.used:.2g} × used)"
     )
+
+
+def _kept(low: float, high: float) -> str:
+    """One integer more on the negative side is not worth two numbers."""
+    return f"±{high:.3g}" if abs(low + high) < 0.01 * high else f"{low:.3g} … {high:.3g}"
 
 
 def _range(found: Range) -> str:
@@ -167,7 +172,12 @@ def _culprits(found: Culprits, latency: LatencyCost | None, precision: str) -> l
             f"  note         a larger set was worse than a smaller one, {counted(len(how.contradictions), 'time')}:"
             " errors cancel"
         )
-    if found.nodes:
+    if found.nodes and len(found.nodes) == found.candidates:
+        lines.append(
+            f"  note         these are all nodes that compute in {precision}: what is left is the float32 model, and no"
+            " recipe to write; test it as fp32"
+        )
+    elif found.nodes:
         entries = ",\n    ".join(json.dumps(entry, ensure_ascii=False) for entry in found.exclude_nodes)
         lines += ["", f"[precision.{precision}]", f"exclude_nodes = [\n    {entries},\n]"]
     return lines
@@ -186,7 +196,8 @@ def _latency(found: LatencyCost) -> str:
 
 
 def _divergence(found: Divergence) -> list[str]:
-    where = f"{found.tensor!r}, made by {found.node} ({found.op_type})"
+    made = f"made by {found.node} ({found.op_type})" if found.node else "an output that no node makes"
+    where = f"{found.tensor!r}, {made}"
     differs = "diverges" if found.between != "runs" else "is not the same in every run"
     said = {
         "found": f"the first tensor of the engine that {differs}: {where}",

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from pytest_trt.backends import BuildRequest
     from pytest_trt.diagnosis.conversion import Conversion
     from pytest_trt.diagnosis.hunt import Bisection
+    from pytest_trt.diagnosis.nonfinite import NonFinite
     from pytest_trt.diagnosis.stages import Subject
+    from pytest_trt.diagnosis.taps import Divergence
     from pytest_trt.diagnosis.workbench import Converter
 
 __all__ = ["STAGES", "Reduction", "reduce_case"]
@@ -130,6 +132,11 @@ def reduce_case(
     )
 
 
+def _either(found: Divergence | NonFinite) -> tuple[str, str]:
+    """The tensor, and its node: a recipe gives what an output is cast from another name, and the node keeps its own."""
+    return found.tensor, found.node
+
+
 class _Trial:
     """Makes pieces of one case's model, runs them, and says whether they fail."""
 
@@ -152,12 +159,15 @@ class _Trial:
     def suspects(self, found: Bisection) -> list[int]:
         """What was found already, the most likely first; but for what the manifest leaves in float32 anyway."""
         labels: list[str] = []
+        # Where NaN or infinity begins says more than a list of nodes that all lose a little.
+        if found.explanation.nonfinite is not None and not self.on_backend:
+            labels += _either(found.explanation.nonfinite)
         if found.culprits is not None and found.culprits.found.outcome == "found":
             labels += [node.output for node in found.culprits.nodes]
         if found.divergence is not None and found.divergence.outcome in ("found", "unfinished"):
-            labels.append(found.divergence.tensor)
+            labels += _either(found.divergence)
         if found.explanation.nonfinite is not None:
-            labels.append(found.explanation.nonfinite.tensor)
+            labels += _either(found.explanation.nonfinite)
         numbers = [number for label in labels if (number := self.whole.number(label)) is not None]
         kept = Exclusions(self.conversion.excluded, self.conversion.options.get("exclude_ops", ()))
         typed = [number for number in dict.fromkeys(numbers) if kept.reason(self.whole.nodes[number]) is None]

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_trt.accuracy.comparison import Comparison
 from pytest_trt.backends import BUILD_OPTIONS
+from pytest_trt.backends.tensorrt.kernel_names import count_half_sums
+from pytest_trt.counted import counted
 from pytest_trt.diagnosis.attribution import Attribution, Culprit, Measured, attribute
 from pytest_trt.diagnosis.conversion import as_computed
 from pytest_trt.diagnosis.deviation import squared_error
 from pytest_trt.diagnosis.observe import values
 from pytest_trt.diagnosis.summation import reordered
 from pytest_trt.errors import PrecisionError, TrtError
+from pytest_trt.spec.precision.already import quantized_precisions
+from pytest_trt.spec.precision.graph import low_types_in
 
 if TYPE_CHECKING:
     from pytest_trt.accuracy.tolerance import ToleranceSet
@@ -129,7 +133,19 @@ def attribute_case(
     count = _OTHER_BUILDS if "lottery" in stages else 0
     builds = [_another_build(subject, left, build_seconds) for _ in range(count)]
     found += [*_furthest(builds, asked), *_furthest(others, asked)]
-    return attribute(found, subject.expected, point=subject.point, seconds=clock() - start)
+    attribution = attribute(found, subject.expected, point=subject.point, seconds=clock() - start)
+    return replace(attribution, notes=(*attribution.notes, *_half_sums(stored.facts.get("tactics") or {})))
+
+
+def _half_sums(tactics: Mapping[str, str]) -> list[str]:
+    """Say how many kernels of an engine add up in float16; nothing where none does, or none says."""
+    half, told = count_half_sums(tactics.values())
+    if not half:
+        return []
+    return [
+        f"sums are in float16 in {half} of {counted(told, 'kernel')} whose names tell, and in float32 in the typed"
+        " model: an error of the engine's own, which grows with the length of a sum"
+    ]
 
 
 def _furthest(others: list[Measured | None], asked: Measured) -> list[Measured]:
@@ -148,12 +164,13 @@ def _graphs(subject: Subject, left: Callable[[], float], stages: Collection[str]
     untyped = bench.model(case.model)
     if not untyped.has_graph or bench.is_prebuilt(case):
         return []
+    # Without a recipe of ours there is no float32 model: it came typed or quantized.
+    typed_before = low_types_in(untyped.proto) or quantized_precisions(untyped.proto)
+    whole = f"{'model as it came' if typed_before else 'float32 model'}, ONNX Runtime"
     if subject.reference.startswith("onnxruntime"):
-        first = Measured("reference", "float32 model, ONNX Runtime", subject.expected, subject.judge(subject.expected))
+        first = Measured("reference", whole, subject.expected, subject.judge(subject.expected))
     else:
-        first = subject.measured(
-            "reference", "float32 model, ONNX Runtime", lambda: subject.run_graph(untyped), subject.reference
-        )
+        first = subject.measured("reference", whole, lambda: subject.run_graph(untyped), subject.reference)
     title = f"typed model ({case.precision}), ONNX Runtime"
     if "conversion" not in stages:
         return [first]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_trt.counted import counted
 from pytest_trt.errors import UsageError
 from pytest_trt.history import query
 from pytest_trt.history.git import between, count_between, line_of, resolve
@@ -60,6 +61,8 @@ def add_commands(
     plotting.add_argument("case", nargs="?", metavar="CASE", help="id of a case, or a pattern")
     plotting.add_argument("--output", type=Path, default=Path("plots"), metavar="DIR", help="where the pictures go")
     plotting.add_argument("--format", choices=("svg", "png"), default="svg")
+    for sub in (when, plotting):  # the option's own help names the gate's
+        sub.epilog = f"Without --threshold: changes of {_SMALLEST:.0%} or more."
     exporting = action("export", "write one run in another tool's format")
     exporting.add_argument("format", choices=("pytest-benchmark", "github-action-benchmark", "bencher"))
     exporting.add_argument("--run", dest="selector", default="latest", metavar="RUN", help="run or commit; or latest~N")
@@ -133,7 +136,7 @@ def _when(given: argparse.Namespace, settings: Settings, rows: list[Row], root: 
     code, lines, found = _NOTHING, [], []
     for series, mine in query.series(ordered).items():
         if len(mine) < 4:
-            lines.append(f"{series}: {len(mine)} runs, which are too few to see a change")
+            lines.append(f"{series}: {counted(len(mine), 'run')}, too few to see a change")
             continue
         moved = shifts(mine, smallest=smallest)
         levels = [shift.before_ms for shift in moved]
@@ -151,6 +154,8 @@ def _when(given: argparse.Namespace, settings: Settings, rows: list[Row], root: 
         if left_out
         else []
     )
+    if not ordered:
+        errors.append("none of these runs has a latency")
     return code, _json(found) if given.json else lines, errors
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from pytest_trt.environment import Environment
 from pytest_trt.errors import InputsError
 from pytest_trt.history.git import GitState
+from pytest_trt.history.moments import moment_of
 from pytest_trt.history.rows import Row, new_run, spread
 from pytest_trt.latency.benchmark_json import benchmarks_of, is_benchmark_json
 from pytest_trt.latency.trtexec_times import WARMUP_MS, after_warmup, durations, is_query
@@ -45,7 +45,9 @@ def read_samples(
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise InputsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
         raise InputsError(f"{path}: not a JSON file ({type(error).__name__}: {error})") from error
     if is_benchmark_json(content):
         return _pytest_benchmark(path, content)
@@ -74,7 +76,7 @@ def rows_from(
     from pytest_trt.latency.stats import summarize
 
     state = found[0].git or git
-    run, time = new_run(state, _moment(found[0].time))
+    run, time = new_run(state, moment_of(found[0].time))
     rows = []
     for item in found:
         if not (used := item.clock or clock):
@@ -123,14 +125,6 @@ def _slug(environment: Mapping[str, Any]) -> str:
         **{name: str(environment.get(name, "")) for name in ("backend", "device", "driver", "system")},
         libraries=tuple(sorted((libraries if isinstance(libraries, dict) else {}).items())),
     ).slug
-
-
-def _moment(text: str | None) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 def _pytest_benchmark(path: Path, content: Mapping[str, Any]) -> list[Imported]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
+from pytest_trt.counted import counted
 from pytest_trt.errors import UsageError, nearest
+from pytest_trt.history.moments import moment_of
 from pytest_trt.history.rows import Row, Series
 
 __all__ = ["along", "in_order", "pick", "select", "series"]
@@ -34,7 +37,12 @@ def select(
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
     """By the date of the commit, so that an old commit that is measured today stands where it belongs; then by time."""
-    return sorted(rows, key=lambda row: ((row.git and row.git.committed) or row.time, row.time, row.run))
+    return sorted(rows, key=lambda row: (_committed(row), row.time, row.run))
+
+
+def _committed(row: Row) -> datetime:
+    # git writes each date in its committer's time zone: as texts they have no order.
+    return moment_of(row.git and row.git.committed) or moment_of(row.time) or datetime.min.replace(tzinfo=timezone.utc)
 
 
 def along(rows: Sequence[Row], line: Mapping[str, int]) -> tuple[list[Row], int]:
@@ -70,7 +78,7 @@ def pick(rows: Sequence[Row], selector: str, resolve: Callable[[str], str | None
     if word == "latest" and (not tilde or back.isdigit()):
         place = int(back or 0)
         if place >= len(runs):
-            raise UsageError(f"{selector!r}: the history holds {len(runs)} runs of these cases")
+            raise UsageError(f"{selector!r}: the history holds {counted(len(runs), 'run')} of these cases")
         return [row for row in rows if row.run == runs[place]]
     if found := [row for row in rows if row.run == selector]:
         return found

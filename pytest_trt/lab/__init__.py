@@ -78,7 +78,7 @@ class Lab(Workshop):
         from pytest_trt.lab.accuracy_gate import judge
 
         limits = self.limits(case, tolerance, origin)
-        return judge(self, case, record, self._judged_session(case, record), limits)
+        return judge(self, case, record, self._judged_session(case, record), limits, tolerance)
 
     def explain(
         self,
@@ -188,7 +188,7 @@ class Lab(Workshop):
             record,
             self._judged_session(case, record),
             self.limits(case, tolerance, origin),
-            self.reproduce(case),
+            self.reproduce(case, tolerance),
             examples=examples or self.settings.search or DEFAULT_EXAMPLES,
             special_values=special_values,
             save=save,
@@ -230,9 +230,9 @@ class Lab(Workshop):
         given = (marker, self.settings.threshold, self.manifest(case).threshold)
         return next((value for value in given if value is not None), DEFAULT_THRESHOLD)
 
-    def reproduce(self, case: Case) -> str:
-        """The last line of a failure: the command that compares *case* again."""
-        return f"reproduce    {compare_again(self, case)}"
+    def reproduce(self, case: Case, tolerance: Mapping[str, Any] | None = None) -> str:
+        """The last line of a failure: the command that compares *case* again, within a test's *tolerance*."""
+        return f"reproduce    {compare_again(self, case, tolerance)}"
 
     def _judged_session(self, case: Case, record: Record) -> Session:
         stored, session = self.engine(case)

@@ -5,7 +5,8 @@ It stands apart from ``Lab`` as ``latency_gate`` does: there engines are built a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pytest_trt.baselines.anchors import accuracy_sentences
 from pytest_trt.errors import AccuracyFailure, EngineFailure
@@ -27,13 +28,22 @@ if TYPE_CHECKING:
 __all__ = ["judge"]
 
 
-def judge(lab: Lab, case: Case, record: Record, session: Session, limits: ToleranceSet) -> Comparison:
-    """Compare what *session* computes with what is expected within *limits*, and fill ``record.accuracy``.
+def judge(
+    lab: Lab,
+    case: Case,
+    record: Record,
+    session: Session,
+    limits: ToleranceSet,
+    tolerance: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Compare what *session* computes with what is expected within *limits*, and fill ``record.accuracy``. *tolerance*
+    is what a test said of the limits, for the command that does the same again.
 
     Raises AccuracyFailure, MetricError and EngineFailure, as ``Lab.check`` says.
     """
     from pytest_trt.accuracy.comparison import Comparison
 
+    again = lab.reproduce(case, tolerance)
     judged = judge_points(lab, case, session, limits)
     comparison = Comparison.merge([*judged.corners, *judged.elsewhere])
     failed = [c for c in judged.regressions if not c.ok]
@@ -51,23 +61,23 @@ def judge(lab: Lab, case: Case, record: Record, session: Session, limits: Tolera
     drift = accuracy_sentences(match, record.accuracy["outputs"]) if match.gates else []
     record.accuracy["drift"] = drift
     worse = judge_scores(lab, record, match, judged.scored)
-    explained = explain_into(lab, case, record, limits, bisect_again(lab, case), failed=not comparison.ok)
+    explained = explain_into(lab, case, record, limits, bisect_again(lab, case, tolerance), failed=not comparison.ok)
     if not comparison.ok:
         remarks = [f"remark       {text}" for text in (record.engine or {}).get("remarks", ())]
         told = [*judged.evidence(), *metric_lines(record, doubtful=True), *remarks]
-        evidence = [comparison.detail, *explained, "", *told, lab.reproduce(case)]
+        evidence = [comparison.detail, *explained, "", *told, again]
         raise AccuracyFailure(f"{case}: {comparison.summary}", "\n".join(evidence))
     if judged.refused:
-        evidence = [*judged.evidence(), "", lab.reproduce(case)]
+        evidence = [*judged.evidence(), "", again]
         raise EngineFailure(
             f"{case}: the engine refuses {len(judged.refused)} shapes within its profile: {judged.refused[0]}",
             "\n".join(evidence),
         )
     if drift and match.gates_on("accuracy"):
         told = [*drift, *metric_lines(record, doubtful=True)]
-        evidence = [*told, f"baseline     {match.file}", "", lab.reproduce(case)]
+        evidence = [*told, f"baseline     {match.file}", "", again]
         raise AccuracyFailure(f"{case}: accuracy regressed against the baseline", "\n".join(evidence))
     if worse is not None:
         raise worse
-    judge_against_baseline(lab.settings, record, match, lab.reproduce(case))
+    judge_against_baseline(lab.settings, record, match, again)
     return comparison

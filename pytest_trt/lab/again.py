@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pytest_trt.option import flag_of
 from pytest_trt.settings import Settings, as_words, options
@@ -17,14 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["bisect_again", "compare_again", "measure_again"]
 
 
-def compare_again(lab: Catalog, case: Case) -> str:
-    """The command that compares *case*."""
-    return f"pytest-trt compare {_arguments(lab, case, '--')}{_judging(lab.settings)}"
+# One of these replaces all of them.
+_ELEMENTWISE = frozenset(("rtol", "atol", "atol_scale", "floor"))
 
 
-def bisect_again(lab: Catalog, case: Case) -> str:
+def compare_again(lab: Catalog, case: Case, tolerance: Mapping[str, Any] | None = None) -> str:
+    """The command that compares *case*, within what a test's *tolerance* adds to the command line's."""
+    return f"pytest-trt compare {_arguments(lab, case, '--')}{_judging(lab.settings, tolerance)}{_held(lab, '--')}"
+
+
+def bisect_again(lab: Catalog, case: Case, tolerance: Mapping[str, Any] | None = None) -> str:
     """The command that searches the nodes or the tensor of *case*."""
-    return f"pytest-trt bisect {_arguments(lab, case, '--')}{_judging(lab.settings)}"
+    return f"pytest-trt bisect {_arguments(lab, case, '--')}{_judging(lab.settings, tolerance)}"
 
 
 def measure_again(lab: Catalog, case: Case) -> str:
@@ -37,13 +42,42 @@ def measure_again(lab: Catalog, case: Case) -> str:
     how += f" --trt-streams={settings.streams}" if settings.latency_mode == "throughput" else ""
     how += " --trt-ab=off" if settings.ab == "off" else ""
     how += f" --trt-threshold={settings.threshold * 100:.6g}%" if settings.threshold is not None else ""
-    return f"pytest {_arguments(lab, case, '--trt-')}{how} -k latency"
+    return f"pytest {_arguments(lab, case, '--trt-')}{how}{_held(lab, '--trt-')} -k latency"
 
 
-def _judging(settings: Settings) -> str:
-    """What the command line said of how outputs are judged, and on how many samples."""
-    tolerance = f" --tolerance={shlex.quote(settings.tolerance)}" if settings.tolerance else ""
+def _judging(settings: Settings, over: Mapping[str, Any] | None) -> str:
+    """What the command line and a test said of how outputs are judged, and on how many samples."""
+    text = _tolerance(settings.tolerance or "", over or {})
+    tolerance = f" --tolerance={shlex.quote(text)}" if text else ""
     return tolerance + (f" --samples={settings.samples}" if settings.samples else "")
+
+
+def _tolerance(text: str, over: Mapping[str, Any]) -> str:
+    """The command line's *text* with *over* laid on top, in the words of ``--tolerance``."""
+    general = {name: value for name, value in over.items() if name != "outputs"}
+    named = {f"{out}:{name}": value for out, table in over.get("outputs", {}).items() for name, value in table.items()}
+    replaced = {*general, *named}
+    for key in list(replaced):
+        output, colon, name = key.rpartition(":")
+        if name in _ELEMENTWISE:
+            replaced |= {output + colon + other for other in _ELEMENTWISE}
+    keys = [(part.strip(), part.rpartition("=")[0].strip()) for part in text.split(",") if part]
+    kept = [part for part, key in keys if not {key, key.rpartition(":")[2]} & replaced]
+    return ",".join([*kept, *(f"{key}={_word(value)}" for key, value in {**general, **named}.items())])
+
+
+def _word(value: Any) -> str:
+    return "off" if value is None or value is False else str(value)
+
+
+def _held(lab: Catalog, prefix: str) -> str:
+    """Where the baselines lie that *lab* judges by, if that was said."""
+    if lab.settings.baselines is None:
+        return ""
+    place = lab.settings.baselines.absolute()
+    if place.is_relative_to(lab.root):
+        place = place.relative_to(lab.root)
+    return f" {prefix}baselines={shlex.quote(str(place))}"
 
 
 def _arguments(lab: Catalog, case: Case, prefix: str) -> str:

@@ -93,10 +93,13 @@ def bundle_failure(
 
 
 def _whole(lab: Workshop, subject: Subject, summary: str) -> tuple[Subject, Contents]:
-    """The case with samples that fail: those of its explanation, or else all, which may fail only together."""
+    """The case with samples that fail: those of its explanation, or else all, which may fail only together. One file
+    takes samples of one shape: where values decide on shapes, it is the first sample that fails alone."""
     from pytest_trt.diagnosis.bundle.contents import shows
 
     contents = _at_its_shapes(lab, subject, summary)
+    if not contents.is_uniform:
+        return _alone(lab, subject, contents, summary)
     if shows(contents) or subject.given is not None:
         return subject, contents
     every = type(subject)(lab, subject.case, subject.point, lab.settings.samples, subject.limits, subject.shapes)
@@ -104,6 +107,19 @@ def _whole(lab: Workshop, subject: Subject, summary: str) -> tuple[Subject, Cont
     few, many = counted(len(subject.samples), "sample"), counted(len(every.samples), "sample")
     note = f"close with {few} alone: all {len(every.samples)} are here" if shows(contents) else f"close with all {many}"
     return every, replace(contents, notes=(*contents.notes, note))
+
+
+def _alone(lab: Workshop, subject: Subject, contents: Contents, summary: str) -> tuple[Subject, Contents]:
+    """The first sample of *subject* that fails by itself, or the first one where none does."""
+    from pytest_trt.diagnosis.bundle.contents import shows
+
+    count = len(contents.feeds)
+    number = next((i for i in range(count) if shows(contents.sample(i))), 0)
+    given = [subject.samples[number]], [dict(subject.uncut[number])], subject.reference
+    one = type(subject)(lab, subject.case, subject.point, limits=subject.limits, given=given)
+    note = f"the outputs of the {counted(count, 'sample')} differ in shape: sample {number} alone is here"
+    found = _at_its_shapes(lab, one, summary)
+    return one, replace(found, notes=(*found.notes, note))
 
 
 def _at_its_shapes(lab: Workshop, subject: Subject, summary: str) -> Contents:
@@ -196,7 +212,7 @@ def _draw(subject: Subject, contents: Contents, found: Bisection | None, folder:
     try:
         draw_histogram(subject.cut(contents.actual), subject.expected, folder / "error_histogram.svg")
     except UsageError as error:
-        said.append(str(error))
+        said.append(_not_drawn("error histogram", error))
     if contents.model is None or contents.typed is None:
         return said
     if late:
@@ -207,8 +223,12 @@ def _draw(subject: Subject, contents: Contents, found: Bisection | None, folder:
         (folder / "layers.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
         draw_curve(layers, found.divergence if found is not None else None, folder / "error_curve.svg")
     except TrtError as error:
-        said.append(f"no error curve: {error.message}" if "matplotlib" not in error.message else str(error))
+        said.append(_not_drawn("error curve", error))
     return list(dict.fromkeys(said))
+
+
+def _not_drawn(what: str, error: TrtError) -> str:
+    return str(error) if "matplotlib" in error.message else f"no {what}: {error.message}"
 
 
 def _shown(folder: Path, root: Path) -> Path:

@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from pytest_trt.spec.interface import Interface
     from pytest_trt.spec.model import Model
 
-__all__ = ["Catalog"]
+__all__ = ["Catalog", "manifest_of"]
+
+
+def manifest_of(path: Path, variant: str | None) -> Path | None:
+    """The ``trt.toml`` beside the ``.onnx`` file at *path*, where one is there and means it. Raises ManifestError."""
+    beside = path.with_name(MANIFEST_NAME)
+    if path.suffix != ".onnx" or not beside.is_file():
+        return None
+    return beside if Manifest.load(beside, variant).path == path.absolute() else None
 
 
 class Catalog:
@@ -78,15 +86,16 @@ class Catalog:
         return Environment.of(backend_name, dict(self.backend(backend_name).probe().versions))
 
     def add(self, path: Path | str) -> Manifest:
-        """Make the model folder, ``trt.toml`` or ``.onnx`` at *path* known. Raises ManifestError."""
-        path = self.root / path
+        """Make the model folder, ``trt.toml`` or ``.onnx`` at *path* known; a file is tested as the manifest beside it
+        says, where that means it. Raises ManifestError."""
+        path, hint = self.root / path, f"name an .onnx file, or a folder with {MANIFEST_NAME} or model.onnx"
         if path.is_dir():
+            if below := sorted(file.parent.name for file in path.glob(f"*/{MANIFEST_NAME}")):
+                hint = f"name a model of this folder: {', '.join(below[:5])}{', …' if below[5:] else ''}"
             path = path / MANIFEST_NAME if (path / MANIFEST_NAME).is_file() else path / "model.onnx"
         if not path.is_file():
-            raise ManifestError(
-                f"{path}: there is no such model",
-                hint=f"name an .onnx file, or a folder with {MANIFEST_NAME} or model.onnx",
-            )
+            raise ManifestError(f"{path}: there is no such model", hint=hint)
+        path = manifest_of(path, self.settings.variant) or path
         return self.know(
             Manifest.load(path, self.settings.variant) if path.name == MANIFEST_NAME else Manifest.bare(path)
         )

@@ -60,11 +60,13 @@ def _settle(mode: str, record: Record, match: Match, what: str, lines: list[str]
         return
     for line in lines:
         _note(record, f"{what}_changed", line)
+    differ = f"{what} {'differ' if what.endswith('s') else 'differs'}"
     if mode == "fail" and match.gates_on("engine"):
         evidence = [*lines, f"baseline     {match.file}", "", reproduce]
-        raise EngineFailure(f"{record.case}: the engine's {what} differ from the baseline", "\n".join(evidence))
-    shown = "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
-    _warn(record, f"{what} differ from the baseline: {shown}")
+        raise EngineFailure(f"{record.case}: the engine's {differ} from the baseline", "\n".join(evidence))
+    first = [" ".join(line.split()) for line in lines[:3]]  # columns are for several lines
+    shown = "; ".join(first) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
+    _warn(record, f"{differ} from the baseline: {shown}")
 
 
 def _warn(record: Record, text: str) -> None:

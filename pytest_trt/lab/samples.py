@@ -13,7 +13,7 @@ from pytest_trt.settings import Settings
 from pytest_trt.spec.case import Case
 from pytest_trt.spec.default_profile import default_profile
 from pytest_trt.spec.manifest import Manifest
-from pytest_trt.spec.shapes import Profile, Shape
+from pytest_trt.spec.shapes import Profile, Shape, format_shape
 
 if TYPE_CHECKING:
     from pytest_trt.spec.inputs import InputSet, Sample
@@ -118,6 +118,9 @@ class Samples(Catalog):
         stored = [sample.expected for sample in samples]
         if all(stored):
             return samples, [dict(outputs) for outputs in stored if outputs], "stored outputs"
+        if self.inputs(case, shapes).expected:
+            said = ", ".join(f"{name} {format_shape(shape)}" for name, shape in shapes.items())
+            self.events.append(f"{case.model}: not every sample at {said} has stored outputs: none of them is used")
         return samples, *self.expected_of(case, samples, fingerprint)
 
     def expected_of(self, case: Case, samples: Sequence[Sample], fingerprint: str) -> tuple[list[dict[str, Any]], str]:

@@ -114,7 +114,7 @@ def _beyond(spec: MetricSpec, mean: float) -> str:
 def _unlike(stored: Mapping[str, Any] | None, definition: Mapping[str, Any]) -> str:
     """Why scores of *definition* cannot be compared with *stored* ones; nothing where they can."""
     if stored is None:
-        return "the baseline has no scores of it"
+        return "the baseline has no scores of this metric; --trt-update-baselines=all records them"
     past = stored.get("definition", {})
     differing = sorted(key for key in {*past, *definition} if past.get(key) != definition.get(key))
     if not differing:

@@ -63,7 +63,9 @@ def search(
         *(f"  {line}" for line in worst.lines()),
         *_save(case, lab, record, worst, save),
     ]
-    detail = "\n".join([*([worst.comparison.detail, ""] if worst.comparison else []), *lines, "", reproduce])
+    # Only what was saved is among the inputs that the command runs.
+    again = ["", reproduce] if record.search["saved"] else []
+    detail = "\n".join([*([worst.comparison.detail, ""] if worst.comparison else []), *lines, *again])
     if worst.comparison is None:
         raise EngineFailure(f"{case}: the engine does not run an input within its profile: {worst.reason}", detail)
     raise AccuracyFailure(f"{case}: {worst.reason}", detail)
@@ -75,7 +77,7 @@ def _save(case: Case, lab: Workshop, record: Record, worst: Worst, save: bool) -
     if not worst.repeats:
         return ["not saved    it did not fail again: the engine does not give the same twice"]
     if not save:
-        return []
+        return ["not saved    save=False: no other command runs this input"]
     try:
         path = save_regression(regressions_folder(lab.manifest(case).file), worst.feeds, case.variant_id)
     except InputsError as error:

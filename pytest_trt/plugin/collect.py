@@ -59,6 +59,10 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ModelFile 
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    wanted = get_settings(config).variant
+    variants = {item.manifest.variant for item in items if isinstance(item, ModelItem) and item.manifest is not None}
+    if wanted and variants and wanted not in variants:
+        return [f"trt: --trt-variant: no collected model has a variant {wanted!r}"]
     left_out = config.stash.get(_LEFT_OUT, [])
     # Elsewhere an .onnx file may lie about for other reasons; a run that found nothing at all was meant for it.
     if items or not left_out:
@@ -82,13 +86,11 @@ def _has_manifest(path: Path, config: pytest.Config) -> bool:
 
 def _manifest_of(path: Path, config: pytest.Config) -> Path | None:
     """The ``trt.toml`` beside the model at *path*, where one is there and means it. Raises ManifestError."""
-    beside = path.with_name("trt.toml")
-    if path.suffix == ".onnx" and beside.is_file():
-        from pytest_trt.spec.manifest import Manifest
+    if not path.with_name("trt.toml").is_file():
+        return None  # so far nothing was imported
+    from pytest_trt.lab.catalog import manifest_of
 
-        if Manifest.load(beside, get_settings(config).variant).path == path:
-            return beside
-    return None
+    return manifest_of(path, get_settings(config).variant)
 
 
 def _matched(path: Path, config: pytest.Config) -> bool:
@@ -110,7 +112,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ours = [item for item in items if isinstance(item, CaseItem)]
     files = {item.parent for item in items if isinstance(item, ModelItem) and item.error is None}
     missing = wanted - {item.case.profile for item in ours}
-    if wanted and files and missing and not any(item.get_closest_marker("trt") for item in items):
+    others = [item for item in items if not isinstance(item, TextItem)]
+    if wanted and files and missing and not any(item.get_closest_marker("trt") for item in others):
         raise pytest.UsageError(f"--trt-profile: no collected model has a profile {', '.join(sorted(missing))}")
 
 
@@ -128,12 +131,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 class ModelFile(pytest.File):
-    """A ``trt.toml`` or an ``.onnx`` file."""
+    """A ``trt.toml`` or an ``.onnx`` file. Its items carry the marker ``trt``, so that ``-m`` chooses them too."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_marker("trt")
 
     def collect(self) -> Iterator[pytest.Item]:
         lab, settings = get_lab(self.config), get_settings(self.config)
         try:
-            manifest = lab.add(_manifest_of(self.path, self.config) or self.path)  # tested as its manifest says
+            manifest = lab.add(self.path)
             cases = lab.cases(manifest)
         except TrtError as error:
             yield ModelItem.from_parent(self, name="model", manifest=None, error=error)
@@ -160,7 +167,8 @@ class TextItem(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        return self.path, None, f"{self.path.parent.name}: {self.name}"
+        # Line 0 and not None: where a skip mark was added to the item, pytest wants a line to name.
+        return self.path, 0, f"{self.path.parent.name}: {self.name}"
 
 
 class ModelItem(TextItem):

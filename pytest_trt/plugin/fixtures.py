@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pytest_trt.spec.inputs import Sample
 
 
+_PACKAGE = Path(__file__).parents[1]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "trt_case" not in metafunc.fixturenames:
         return
@@ -39,9 +43,42 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("trt_case", cases, ids=ids, indirect=True)
 
 
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, object, None]:
+    """What a test of the user's own calls can raise a TrtError, as ``trt_engine.run`` does. The test's line and the
+    message say it all: frames of this package and a library's own error are left out, unless ``--full-trace``. A skip
+    stands where the test does, not in this package."""
+    excinfo = call.excinfo
+    if excinfo is not None and isinstance(excinfo.value, TrtError) and not item.config.getoption("fulltrace"):
+        call.excinfo = pytest.ExceptionInfo.from_exception(_without_ours(excinfo.value))
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]  # pluggy's Result, untyped through the hook
+    if report.skipped and isinstance(report.longrepr, tuple) and _is_ours(report.longrepr[0]):
+        report.longrepr = (str(item.path), (item.location[1] or 0) + 1, report.longrepr[2])
+
+
+def _is_ours(path: str) -> bool:
+    return Path(path).is_relative_to(_PACKAGE)
+
+
+def _without_ours(error: TrtError) -> TrtError:
+    frames, entry = [], error.__traceback__
+    while entry is not None:
+        frames.append(entry)
+        entry = entry.tb_next
+    theirs = [frame for frame in frames if not _is_ours(frame.tb_frame.f_code.co_filename)]
+    kept = None
+    for frame in reversed(theirs or frames):
+        kept = TracebackType(kept, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    error.__cause__, error.__suppress_context__ = None, True
+    return error.with_traceback(kept)
+
+
 def _find(model: str, folder: Path, root: Path) -> Path:
-    beside = folder / model
-    return beside if not (root / model).exists() and beside.exists() else root / model
+    """*model* from the root directory or beside the test file: the first one that is a model, else that exists."""
+    places = [root / model, folder / model]
+    models = [p for p in places if p.is_file() or any((p / name).is_file() for name in ("trt.toml", "model.onnx"))]
+    return next(iter([*models, *(p for p in places if p.exists()), *places]))
 
 
 @pytest.fixture(scope="session")

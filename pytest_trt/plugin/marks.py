@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_trt.errors import UsageError
+from pytest_trt.errors import UsageError, nearest
 from pytest_trt.option_values import ratio, tactic_sets
 from pytest_trt.settings import as_text
 
@@ -48,11 +48,13 @@ class MarkOptions:
         axes = {key: _names(where, key, known.pop(key, None)) for key in _AXES}
         sets = _sets(where, known.pop("tactics", None))
         build = {name: known.pop(name) for name in BuildOptions.names() if name in known}
+        threshold = threshold_of(where, known.pop("threshold", None))
+        _check_tolerances(where, known)
         return cls(
             str(marker.args[0]),
             f"@pytest.mark.trt of {where}",
             Axes(**axes, tactics=sets, options=tuple(sorted((k, as_text(v)) for k, v in build.items()))),
-            threshold=threshold_of(where, known.pop("threshold", None)),
+            threshold=threshold,
             tolerance=known,
         )
 
@@ -66,6 +68,17 @@ def threshold_of(where: str, value: Any) -> float | None:
 
 
 _AXES = ("precisions", "profiles", "backends", "graphs")
+
+
+def _check_tolerances(where: str, given: Mapping[str, Any]) -> None:
+    """What is no axis and no build option must be a tolerance; what is none may be any of the three, misspelt."""
+    from pytest_trt.accuracy.tolerance import FIELDS
+    from pytest_trt.spec.build_options import BuildOptions
+
+    for name in given:
+        if name != "outputs" and name not in FIELDS:
+            known = (*_AXES, "tactics", "threshold", *BuildOptions.names(), *FIELDS)
+            raise UsageError(f"{where}: @pytest.mark.trt has no argument {name!r}", hint=nearest(name, known))
 
 
 def _sets(where: str, value: Any) -> tuple[tuple[str, ...], ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_trt.errors import TrtError
+from pytest_trt.errors import TrtError, UsageError
 from pytest_trt.settings import Settings, options, unknown_variables
 
 if TYPE_CHECKING:
@@ -44,10 +45,20 @@ def pytest_configure(config: pytest.Config) -> None:
     given = {option.name: config.getoption(f"trt_{option.name}") for option in options()}
     ini = {option.name: config.getini(option.ini) for option in options()}
     try:
+        _check_strings(ini)
         settings = config.stash[_SETTINGS] = Settings.resolve(given, os.environ, ini, ini_root=config.rootpath)
         _check_names(config, settings)
     except TrtError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _check_strings(ini: Mapping[str, object]) -> None:
+    """TOML has lists, and pytest hands on what it reads of them."""
+    for option in options():
+        value = ini[option.name]
+        if isinstance(value, list):
+            text = ",".join(map(str, value))
+            raise UsageError(f"ini key {option.ini}: a list stands there", hint=f'write {option.ini} = "{text}"')
 
 
 def _check_names(config: pytest.Config, settings: Settings) -> None:
@@ -58,9 +69,9 @@ def _check_names(config: pytest.Config, settings: Settings) -> None:
         for name in settings.precision:
             get_precision(name)
     if settings.tolerance:
-        from pytest_trt.accuracy.tolerance import parse_tolerance
+        from pytest_trt.accuracy.tolerance import ToleranceSet, default_tolerance, parse_tolerance
 
-        parse_tolerance(settings.tolerance)
+        ToleranceSet(default_tolerance("fp32")).merged(parse_tolerance(settings.tolerance), "--trt-tolerance")
     asks_of_the_builder = any(getattr(settings, o.name) != o.default for o in options() if o.group == "build")
     if settings.backend or asks_of_the_builder or settings.tactics:
         from pytest_trt.spec.build_options import BuildOptions
@@ -102,7 +113,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     ours = any(item.get_closest_marker("trt") for item in items)
-    return header(config) if ours and _HEADER_SHOWN not in config.stash else []
+    quiet = config.getoption("verbose") < 0  # pytest leaves headers out then, but not what is said here
+    return header(config) if ours and not quiet and _HEADER_SHOWN not in config.stash else []
 
 
 def _concerns_us(config: pytest.Config) -> bool:

@@ -85,6 +85,7 @@ class Collected:
 
         self.records = merge_records(self.records)
         settings = get_settings(self.config)
+        self.lines += _unheeded(self.config, self.records)
         try:
             if settings.update_baselines:
                 from pytest_trt.baselines.update import update
@@ -125,6 +126,22 @@ class Collected:
         events = dict.fromkeys([*self.events, *get_lab(self.config).events])
         for line in [*notes(self.records), *self.lines, *events]:
             terminalreporter.write_line(line)
+
+
+def _unheeded(config: pytest.Config, records: list[Record]) -> list[str]:
+    """What the user may believe to have been heeded, and was not."""
+    settings, lines = get_settings(config), []
+    if settings.fake and not any(record.case.backend == "fake" for record in records):
+        lines.append("--trt-fake changed nothing: no case ran on --trt-backend=fake")
+    root = get_lab(config).baselines.root
+    if settings.baselines is None and not root.exists():
+        above = (folder / root.name for folder in config.rootpath.parents)
+        if found := next((folder for folder in above if next(folder.glob("*/*.json"), None)), None):
+            lines.append(
+                f"baselines: none in {root}; those in {found} are of another root directory: "
+                "a pytest.ini beside that folder makes runs from below it use them"
+            )
+    return lines
 
 
 def _any_tensorrt(records: list[Record]) -> bool:

@@ -32,7 +32,9 @@ def write_report(path: Path, records: Sequence[Record], root: Path, *, samples: 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"--trt-report: {path} cannot be written: {error}") from error
+        raise UsageError(
+            f"{path}: the report cannot be written: {error.strerror or error}", hint="name a file that you may write"
+        ) from error
 
 
 def _row(record: Record, samples: bool) -> dict[str, Any]:
@@ -49,5 +51,7 @@ def read_report(path: Path) -> list[Record]:
         if content["schema"] != SCHEMA_VERSION:
             raise UsageError(f"{path}: report schema {content['schema']} is not {SCHEMA_VERSION}")
         return [Record.from_json(data) for data in content["records"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not a report of pytest-trt ({type(error).__name__}: {error})") from error

@@ -45,7 +45,10 @@ def write_page(path: Path, records: Sequence[Record], environ: Mapping[str, str]
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"--trt-markdown: {target} cannot be written: {error}") from error
+        raise UsageError(
+            f"--trt-markdown: {target} cannot be written: {error.strerror or error}",
+            hint="name a file that you may write",
+        ) from error
     return target
 
 

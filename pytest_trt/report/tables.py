@@ -42,10 +42,10 @@ def _cell(record: Record | None) -> str:
     errors = [
         o["max_abs"] for o in ((record.accuracy or {}).get("outputs") or {}).values() if o.get("max_abs") is not None
     ]
-    parts = [f"{median:.4g} ms" if median else "-", f"max abs {max(errors):.1e}" if errors else ""]
+    parts = [f"{median:.4g} ms" if median else "", f"max abs {max(errors):.1e}" if errors else ""]
     clock = (record.latency or {}).get("clock")
     said = [word for word in (clock, "simulated" if record.simulated else None) if word]
-    shown = ", ".join(part for part in parts if part) + (f" ({', '.join(said)})" if said else "")
+    shown = (", ".join(part for part in parts if part) or "-") + (f" ({', '.join(said)})" if said else "")
     return shown if record.outcome in ("passed", "inconclusive") else f"{shown} {record.outcome.upper()}"
 
 

@@ -105,6 +105,9 @@ def notes(records: Sequence[Record]) -> list[str]:
     made = sorted({r.case.model for r in records if (r.inputs or {}).get("synthetic")})
     if made:
         lines.append(f"synthetic inputs (accuracy on real data is not shown): {', '.join(made)}")
+    empty = [r.case.id for r in records if _nothing_compared(r)]
+    if empty:
+        lines.append(f"no value was compared, the outputs are empty: {', '.join(empty)}")
     for reason, count in _counted(
         r.messages[p] for r in records for p, o in r.outcomes.items() if o == "skipped" and p in r.messages
     ):
@@ -144,6 +147,11 @@ def notes(records: Sequence[Record]) -> list[str]:
     seconds = sum(e.get("build_seconds", 0) for e in built)
     lines.append(f"engines: {len(built)} built in {seconds:.1f} s, {len(engines) - len(built)} from the cache")
     return lines
+
+
+def _nothing_compared(record: Record) -> bool:
+    outputs = ((record.accuracy or {}).get("outputs") or {}).values()
+    return bool(outputs) and all(output.get("count") == 0 for output in outputs)
 
 
 def _metric_notes(records: Sequence[Record]) -> list[str]:

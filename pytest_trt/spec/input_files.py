@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_trt.counted import counted
 from pytest_trt.errors import InputsError, nearest
 from pytest_trt.spec.data_sets import by_name, numbered, test_sets
 from pytest_trt.spec.dtypes import fit_dtype
@@ -193,7 +194,7 @@ def _feeds(
             bad = int(array.size - np.count_nonzero(np.isfinite(array)))
             if bad:
                 raise InputsError(
-                    f"{title}: input {spec.name!r} has {bad} values that are NaN or infinite",
+                    f"{title}: input {spec.name!r} has {counted(bad, 'value')} of NaN or infinity",
                     hint="correct them, or allow them explicitly (allow_nonfinite)",
                 )
         feeds[spec.name] = array

@@ -35,11 +35,14 @@ def read_file(path: Path) -> bytes:
             stream.seek(0)
             if size > memory_limit_bytes():
                 raise InputsError(f"{path} has {size} bytes, more than memory holds", hint="split it")
-            return stream.read(size)
+            data = stream.read(size)
     except FileNotFoundError:
         raise InputsError(f"{path}: no such file", hint="check the path; it counts from the model's folder") from None
     except (OSError, RuntimeError, ValueError) as error:
         raise InputsError(f"{path}: cannot be read: {error}", hint="check the file and its rights") from None
+    if data.startswith(b"version https://git-lfs"):
+        raise InputsError(f"{path} is a git-lfs pointer, not the file", hint="run `git lfs pull` in its repository")
+    return data
 
 
 def read_npy_file(path: Path) -> Array:

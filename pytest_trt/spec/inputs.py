@@ -184,6 +184,8 @@ class InputSet:
                 f"{self.origin}: input {name!r} is {format_shape(actual)}, but the profile asks for {wanted}",
                 hint=f"give {wanted}, {batch}or a stack of samples of {wanted}; or add a profile of the stored shape",
             )
+        if empty := [name for name in shapes if 0 in feeds[name].shape[:1]]:
+            return InputsError(f"{self.origin}: input {empty[0]!r} has no rows", hint="store at least one")
         return InputsError(
             f"{self.origin}: the inputs do not have the same rows: {', '.join(rows)}",
             hint="give all inputs one number of rows (at least one) on the first axis, or stack samples: (N, *shape)",

@@ -13,7 +13,7 @@ from pytest_trt.option_values import tactic_sets
 from pytest_trt.settings import as_text, options
 from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.interface import Interface
-from pytest_trt.spec.manifest_schema import EXPORTERS, WHILE_LOADING, check_tables, check_values, error, share
+from pytest_trt.spec.manifest_schema import EXPORTERS, WHILE_LOADING, check_tables, check_values, error, in_words, share
 from pytest_trt.spec.metrics import MetricSpec, parse_metrics
 from pytest_trt.spec.precision import PRECISIONS
 from pytest_trt.spec.shapes import Profile, ShapeRange
@@ -86,7 +86,8 @@ class Manifest:
         try:
             table = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ManifestError(f"{file}: cannot be read: {error}") from error
+            hint = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else None
+            raise ManifestError(f"{file}: cannot be read: {error}", hint=hint) from error
         return _Reader(file).manifest(table, variant)
 
 
@@ -154,14 +155,15 @@ class _Reader:
 
     def overlay(self, table: dict[str, Any], variants: Any, variant: str | None) -> tuple[dict[str, Any], str | None]:
         if not isinstance(variants, dict):
-            raise self.error(f"variants must be a table, not {type(variants).__name__}")
+            raise self.error(f"variants must be a table, not {in_words(type(variants))}")
         default = table.get("model", {}).get("variant")
         for name, overlay in variants.items():
             if not isinstance(overlay, dict):
                 raise self.error(f"[variants.{name}] must be a table")
             check_tables(self.file, overlay, prefix=f"variants.{name}.")
         if default is not None and default not in variants:
-            raise self.error(f"model.variant names {default!r}", hint=nearest(default, variants))
+            hint = nearest(default, variants) if variants else f"there is no variant; write [variants.{default}.model]"
+            raise self.error(f"model.variant names {default!r}", hint=hint)
         chosen = variant if variant in variants else default
         return (_merge(table, variants[chosen]) if chosen else table), chosen
 
@@ -234,7 +236,7 @@ class _Reader:
             or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
             or not value[0] <= value[1]
         ):
-            raise self.error(f"inputs.range.{name} must be [low, high], both inclusive")
+            raise self.error(f"inputs.range.{name} must be [low, high], both included, not {value!r}")
         return value[0], value[1]
 
     def profile(self, name: str, table: Any) -> Profile:
@@ -247,14 +249,18 @@ class _Reader:
         if isinstance(value, list):
             return ShapeRange.fixed(self.shape(where, value))
         if not isinstance(value, dict) or set(value) != {"min", "opt", "max"}:
-            raise self.error(f"{where} must be a shape, or {{ min = […], opt = […], max = […] }}")
+            has = ", ".join(value) if isinstance(value, dict) else repr(value)
+            raise self.error(f"{where} must be a shape, or {{ min = […], opt = […], max = […] }}; it has {has}")
         return ShapeRange(*(self.shape(f"{where}.{point}", value[point]) for point in ("min", "opt", "max")))
 
     def shape(self, where: str, value: Any) -> tuple[int, ...]:
         if not isinstance(value, list) or not all(
             isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value
         ):
-            raise self.error(f"{where} must be a list of sizes")
+            raise self.error(
+                f"{where} must be a list of sizes, not {value!r}",
+                hint="a size is 0, 1, 2, …; where it may vary, give { min = […], opt = […], max = […] }",
+            )
         return tuple(value)
 
 

@@ -11,7 +11,7 @@ from pytest_trt.option_values import ratio
 from pytest_trt.spec.build_options import BuildOptions
 from pytest_trt.spec.precision import CALIBRATIONS, PRECISIONS
 
-__all__ = ["EXPORTERS", "WHILE_LOADING", "check_tables", "check_values", "error", "share"]
+__all__ = ["EXPORTERS", "WHILE_LOADING", "check_tables", "check_values", "error", "in_words", "share"]
 
 EXPORTERS = ("torchscript", "dynamo")
 
@@ -64,6 +64,20 @@ _LIMITS = {
 # Build options that a finished plan can need as well.
 WHILE_LOADING = ("plugins", "lean_runtime", "version_compatibility", "strip_plan")
 _TABLES = (*_SCHEMA, "profiles", "precision", "tolerance", "metrics", "variants")
+# What TOML calls the types that Python reads.
+_WORDS = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
+
+
+def in_words(kind: type) -> str:
+    """*kind* as a user of TOML says it."""
+    return _WORDS.get(kind, f"a {kind.__name__}")
 
 
 def error(file: Path, message: str, hint: str | None = None) -> ManifestError:
@@ -77,7 +91,7 @@ def check_tables(file: Path, table: dict[str, Any], prefix: str = "") -> None:
         if name not in _TABLES or (prefix and name == "variants"):
             raise error(file, f"unknown table [{prefix}{name}]", hint=nearest(name, _TABLES))
         if not isinstance(value, dict):
-            raise error(file, f"{prefix}{name} must be a table, not {type(value).__name__}")
+            raise error(file, f"{prefix}{name} must be a table, not {in_words(type(value))}")
         if name in _SCHEMA:
             _check_keys(file, value, _SCHEMA[name], f"{prefix}{name}")
         elif name in ("precision", "tolerance"):
@@ -131,8 +145,8 @@ def _check_keys(file: Path, table: dict[str, Any], schema: Mapping[str, tuple[ty
             hint = nearest(key, schema) if schema else "this table takes no keys"
             raise error(file, f"unknown key {key!r} in [{where}]", hint=hint)
         if not isinstance(value, schema[key]) or (isinstance(value, bool) and bool not in schema[key]):
-            wanted = " or ".join(t.__name__ for t in schema[key])
-            raise error(file, f"{where}.{key} must be {wanted}, not {type(value).__name__}")
+            wanted = " or ".join(in_words(t) for t in schema[key] if not (t is int and float in schema[key]))
+            raise error(file, f"{where}.{key} must be {wanted}, not {in_words(type(value))}")
         if isinstance(value, list) and not all(isinstance(item, str) for item in value):
             raise error(file, f"{where}.{key} must be a list of strings")
         if key in _LIMITS:

@@ -55,14 +55,9 @@ class Profile:
         """
         ranges = {}
         for part in text.split(","):
-            key, equals, value = part.strip().rpartition("=")
+            key, _, value = part.strip().rpartition("=")
             shapes = value.split(":")
-            if (
-                not equals
-                or not key
-                or len(shapes) not in (1, 3)
-                or not all(re.fullmatch(r"\d+(x\d+)*|scalar", s) for s in shapes)
-            ):
+            if not key or len(shapes) not in (1, 3) or not all(re.fullmatch(r"\d+(x\d+)*|scalar", s) for s in shapes):
                 raise ProfileError(
                     f"profile {name!r}: cannot read {part.strip()!r}",
                     hint="write NAME=1x3x224x224, or NAME=MIN:OPT:MAX with three such shapes",

@@ -84,6 +84,12 @@ def test_conditions_tell_how_it_is_measured(device, graph, schedule, said):
     assert found["cpus"] >= 1
 
 
+def test_conditions_are_read_from_the_device_that_computes(device, graph, monkeypatch):
+    monkeypatch.setattr("pytest_trt.backends.clocks.device_conditions", lambda bus_id: {"bus_id": bus_id})
+
+    assert graph.conditions()["bus_id"] == "0000:01:00.0"
+
+
 # Holding a stream
 
 

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt.backends import BuildOptions, BuildRequest
+from pytest_trt.backends.tensorrt.kernel_names import count_half_sums
 from pytest_trt.spec.model import Model
 from pytest_trt.spec.precision import PRECISIONS, apply_recipe
 from pytest_trt.spec.shapes import Profile, ShapeRange
@@ -114,3 +115,29 @@ def test_a_region_of_the_graph_compiler_is_counted(backend):
 
     assert census["myelin"] >= 1
     assert "not visible" in census["evidence"] or "hidden" in census["evidence"]
+
+
+@pytest.mark.parametrize("length", [768, 3072])
+def test_kernels_say_in_what_they_add_up(backend, length):
+    """Sums in float16 are off by several times what rounding their result makes, and by more the longer they are."""
+    weight = (RNG.standard_normal((length, 1024)) * length**-0.5).astype(np.float16).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "/product")]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1024, size])
+        for name, size in (("x", length), ("y", 1024))
+    ]
+    graph = helper.make_graph(nodes, "product", ends[:1], ends[1:], [numpy_helper.from_array(weight, "w")])
+    plain = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    fp16 = PRECISIONS["fp16"]
+    typed = Model.from_proto(apply_recipe(fp16.make_recipe(), plain, None).proto, "product")
+    wanted = BuildRequest(typed, fp16, Profile.fixed("p", {"x": (1024, length)}), BuildOptions())
+    built = backend.build(wanted)
+    x = RNG.standard_normal((1024, length)).astype(np.float16).astype(np.float32)
+    with backend.load(built.plan, wanted) as session:
+        found = session.run({"x": x})["y"].astype(np.float64)
+    exact = x.astype(np.float64) @ weight.astype(np.float64)
+    error, rounding = (np.sqrt(np.mean((y - exact) ** 2)) for y in (found, exact.astype(np.float16)))
+
+    half, told = count_half_sums(built.facts["tactics"].values())
+    assert told == 1
+    assert (error > 3 * rounding) == bool(half)

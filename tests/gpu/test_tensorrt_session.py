@@ -159,8 +159,9 @@ def test_fp16_runs_in_half(backend):
         actual = session.run(feeds)["y"]
     assert actual.dtype == np.float32
     expected = reference(model, feeds)["y"]
-    np.testing.assert_allclose(actual, expected, rtol=1e-2, atol=1e-2)
-    assert np.abs(actual - expected).max() > 0  # bitwise equality would mean that it ran in float32
+    # TensorRT 8.6.0 adds up 4608 products in float16 here, which single elements show with 0.03. No difference at all
+    # would mean that it ran in float32.
+    assert 0 < np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)) < 5e-3
 
 
 def test_int8_runs_in_int8(backend):

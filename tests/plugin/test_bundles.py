@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from networks import model, node, weights
 from onnx import numpy_helper
 from planted import write_chain
 
+from pytest_trt.backends.fake import FakeBackend
 from pytest_trt.cli import main
 from pytest_trt.diagnosis.observe import values
 from pytest_trt.errors import AccuracyFailure, UsageError
@@ -147,6 +149,41 @@ def test_what_cannot_run_is_no_mismatch(bundle: Path) -> None:
     assert (code, "Traceback" in said) == (2, True)
 
 
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["inputs.npz", "expected.npz", "case.json", "typed.onnx"])
+@pytest.mark.parametrize("harm", [Path.unlink, cut_short, flip_a_bit])
+def test_a_damaged_bundle_says_which_file(bundle: Path, name: str, harm: Callable[[Path], None]) -> None:
+    if (name, harm) == ("case.json", flip_a_bit):
+        (bundle / name).write_text("{}")
+    else:
+        harm(bundle / name)
+
+    code, said = reproduce(bundle)
+    if name == "typed.onnx" and harm is not Path.unlink:  # whatever comes of it, it is not what was written
+        assert f"{name} is not as it was written" in said
+    else:
+        assert (code, "Traceback" in said) == (2, False), said
+        assert f"cannot run here: {name} cannot be read" in said or f"there is no file {bundle / name}" in said
+
+
+def test_other_inputs_than_those_that_were_written_are_told(bundle: Path) -> None:
+    with np.load(bundle / "inputs.npz") as archive:
+        np.savez(bundle / "inputs.npz", **{name: archive[name] * 0 for name in archive.files})
+
+    code, said = reproduce(bundle)
+    assert (code, "inputs.npz is not as it was written" in said) == (1, True), said
+    assert "is not as it was written" not in reproduce(bundle / "reduced")[1]
+
+
 def test_the_model_is_reduced_to_the_planted_node(bundle: Path) -> None:
     found = about(bundle)["reduction"]
 
@@ -198,10 +235,91 @@ def test_bisect_writes_one_too(planted: Path, capsys: pytest.CaptureFixture[str]
     assert f"reduced      1 of 18 nodes still fails: matmul_{PLANTED}; 1 evaluation" in out
 
 
+def test_a_hidden_overflow_is_named_and_is_what_the_piece_shows(tmp_path: Path) -> None:
+    """x / inf is 0: nothing of the infinity is left in the output. Every node loses more than the tolerance allows."""
+    nodes = [
+        node("MatMul", ["x", "w"], ["a"], name="mm"),
+        node("Mul", ["a", "a"], ["sq"], name="square"),
+        node("Div", ["a", "sq"], ["y"], name="div"),
+    ]
+    folder = tmp_path / "net"
+    folder.mkdir()
+    values = {"w": weights(1, 16, 16, scale=300.0)}
+    onnx.save(model(nodes, {"x": ["N", 16]}, {"y": ["N", 16]}, values), folder / "model.onnx")
+    given = {"cache_dir": tmp_path / "cache", "bundle": tmp_path / "bundles", "tolerance": "rtol=1e-6,atol=0"}
+    with Lab(Settings(precision=("fp16",), backend=("onnxruntime-cpu",), **given), tmp_path) as lab:
+        (case,) = lab.cases(lab.add(folder))
+        with pytest.raises(AccuracyFailure) as failure:
+            lab.check(case, lab.record(case))
+
+    assert "first NaN/inf  square (Mul) makes 'sq': " in str(failure.value)
+    (written,) = (tmp_path / "bundles").iterdir()
+    assert about(written)["reduction"]["nodes"] == ["square"]
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", "rtol=1e-7,atol=0"), ("int8", "cosine=0.9999999")])
+def test_outputs_whose_shape_depends_on_values_are_bundled_one_by_one(
+    tmp_path: Path, precision: str, tolerance: str
+) -> None:
+    nodes = [
+        node("MatMul", ["x", "w"], ["a"], name="mm"),
+        node("Greater", ["a", "zero"], ["c"], name="positive"),
+        node("Compress", ["a", "c"], ["y"], name="compress", axis=0),
+    ]
+    folder = tmp_path / "net"
+    folder.mkdir()
+    values = {"w": weights(1, 16, 64), "zero": np.float32(0)}
+    onnx.save(model(nodes, {"x": [16]}, {"y": [None]}, values), folder / "model.onnx")
+    given = {"cache_dir": tmp_path / "cache", "bundle": tmp_path / "bundles", "tolerance": tolerance}
+    with Lab(Settings(precision=(precision,), backend=("onnxruntime-cpu",), **given), tmp_path) as lab:
+        (case,) = lab.cases(lab.add(folder))
+        with pytest.raises(
+            AccuracyFailure, match=r"the outputs of the 4 samples differ in shape: sample \d alone is here"
+        ):
+            lab.check(case, lab.record(case))
+
+    (written,) = (tmp_path / "bundles").iterdir()
+    assert about(written)["samples"] == 1
+    assert reproduce(written)[0] == 1
+    assert main(["compare", str(written), f"--cache-dir={tmp_path / 'cache'}", "--backend=onnxruntime-cpu"]) == 1
+
+
+def test_a_model_without_a_recipe_has_no_error_curve_and_says_so_once(tmp_path: Path) -> None:
+    folder = write_chain(tmp_path / "chain", 2, width=8, rows=4)
+    np.savez(folder / "outputs.npz", y=np.zeros((4, 8), np.float32))
+    (folder / "trt.toml").write_text(
+        '[inputs]\nfile = "inputs.npz"\nexpected = "outputs.npz"\n[profiles.b]\nx = [4, 8]\n'
+    )
+    given = {"cache_dir": tmp_path / "cache", "bundle": tmp_path / "bundles"}
+    with Lab(Settings(precision=("fp32",), backend=("onnxruntime-cpu",), **given), tmp_path) as lab:
+        (case,) = lab.cases(lab.add(folder))
+        with pytest.raises(AccuracyFailure) as failure:
+            lab.check(case, lab.record(case))
+
+    assert str(failure.value).count("no error curve: no inner tensor differs") == 1
+    assert str(failure.value).count("no error curve") == 1
+
+
 def test_what_is_close_leaves_no_folder(planted: Path) -> None:
     assert main(["compare", *ARGUMENTS, "--tolerance=cosine=0.1,snr_db=-9", "--bundle=bundles"]) == 0
     assert main(["compare", *ARGUMENTS[:1], "--precision=fp32", ARGUMENTS[2], "--bundle=bundles"]) == 0
     assert not Path("bundles").exists()
+
+
+@pytest.mark.parametrize("first", ["fusion=0.5,at=0", "fusion=0.5,at=1"])
+def test_another_engine_is_another_failure(
+    planted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Another fault, or another version of the library that builds: neither is what was written before."""
+    asked = ("compare", "models/chain", "--precision=fp32", "--backend=fake", "--bundle=bundles", "--explain=off")
+    written = []
+    for fault, version in ((first, "1"), ("fusion=0.5,at=2", "1"), (first, "2"), (first, "1")):
+        monkeypatch.setattr(FakeBackend, "identity", lambda self, version=version: {"fake": version})
+        assert main([*asked, f"--fake={fault}"]) == 1
+        written.append("written before: the same failure" in capsys.readouterr().out)
+
+    assert written == [False, False, False, True]
+    assert len(list(Path("bundles").iterdir())) == 3
 
 
 def test_large_models_are_left_out_aloud(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,6 +166,10 @@ def test_a_case_with_tactics_has_them_in_its_id(run: Run) -> None:
         ("--trt-update-baselines=all", "*needs a reason*"),
         ("--trt-fake=latncy=2", "*unknown fault 'latncy'*"),
         ("--trt-threshold=x", "*--trt-threshold: cannot use 'x'*"),
+        ("--trt-tolerance=rtol=1e-9", "*--trt-tolerance: rtol given without atol*"),
+        ("--trt-tolerance=cosine=2", "*cosine*"),
+        ("--trt-precision=FP16", "*hint: did you mean 'fp16'?*"),
+        ("--trt-samples=0", "*--trt-samples: cannot use '0': a number of 1 or more is wanted"),
     ],
 )
 def test_a_wrong_option_is_a_usage_error(run: Run, option: str, message: str) -> None:
@@ -173,6 +177,34 @@ def test_a_wrong_option_is_a_usage_error(run: Run, option: str, message: str) ->
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
+
+
+def test_a_list_in_the_ini_file_says_how_it_is_written(project: Path, pytester: pytest.Pytester) -> None:
+    (project / "tox.ini").unlink()
+    pytester.makepyprojecttoml('[tool.pytest.ini_options]\ntrt_precision = ["fp16", "fp32"]\n')
+
+    result = pytester.runpytest_subprocess("models")  # pytest's own warning would be taken for one of this run
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*ini key trt_precision: a list*", '*hint: write trt_precision = "fp16,fp32"*'])
+
+
+@pytest.mark.parametrize(("chosen", "passed"), [("trt", 6), ("not trt", 1)])
+def test_models_carry_the_marker_of_the_tests_of_engines(
+    run: Run, pytester: pytest.Pytester, chosen: str, passed: int
+) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.trt("models/tiny", profiles=["b8"])
+        def test_engine(trt_check):
+            trt_check()
+
+        def test_else():
+            pass
+    """)
+
+    run("-m", chosen).assert_outcomes(passed=passed, deselected=7 - passed)
 
 
 def test_an_unavailable_backend_is_an_error_and_never_a_fallback(run: Run) -> None:
@@ -189,3 +221,11 @@ def test_a_variant_lays_over_the_manifest(run: Run, project: Path) -> None:
     result = run("models", "--trt-variant=wide", "--collect-only", "-q")
 
     result.stdout.fnmatch_lines(["*::accuracy[[]fp32-b64-fake]"])
+
+
+def test_a_variant_that_no_model_has_is_told(run: Run, project: Path) -> None:
+    write_model(project / "models" / "other", manifest=MANIFEST + "[variants.wide.model]\nname = 'wide'\n")
+    line = "trt: --trt-variant: no collected model has a variant 'wdie'"
+
+    assert line in run("models", "--trt-variant=wdie", "--collect-only").outlines
+    assert "no collected model" not in run("models", "--trt-variant=wide", "--collect-only").stdout.str()

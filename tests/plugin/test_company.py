@@ -67,9 +67,10 @@ def test_samples_go_to_pytest_benchmark(run: Run, project: Path) -> None:
     records = {r["id"]: r for r in json.loads((project / "report.json").read_text())["records"]}
     assert set(benchmarks) == set(records)
     for name, benchmark in benchmarks.items():
-        summary = records[name]["latency"]["summary"]
-        assert benchmark["stats"]["median"] * 1e3 == pytest.approx(summary["median_ms"], rel=1e-4)
-        assert benchmark["stats"]["rounds"] == summary["count"]
+        # Not the medians: theirs is that of all samples, ours that of the loads' medians.
+        latency = records[name]["latency"]
+        assert [s * 1e3 for s in benchmark["stats"]["data"]] == pytest.approx(latency["samples_ms"], rel=1e-4)
+        assert benchmark["stats"]["rounds"] == latency["summary"]["count"]
         assert benchmark["extra_info"]["clock"] == "simulated"
 
 
@@ -88,6 +89,25 @@ def test_disabled_benchmarks_leave_our_gate(run: Run, project: Path) -> None:
     result = run("models", "--benchmark-disable", "--trt-fake=latency=2")
 
     result.assert_outcomes(passed=3, failed=2)
+
+
+@pytest.mark.parametrize("option", ["", "--benchmark-only"])
+def test_items_that_another_plugin_marks_as_skipped_are_skipped(
+    run: Run, pytester: pytest.Pytester, option: str
+) -> None:
+    if not option:
+        pytester.makeconftest("""
+            import pytest
+
+            def pytest_collection_modifyitems(items):
+                for item in items:
+                    item.add_marker(pytest.mark.skip(reason="not here"))
+        """)
+
+    result = run("models", "-rs", *([option] if option else []))
+
+    result.assert_outcomes(skipped=5)
+    result.stdout.fnmatch_lines([f"SKIPPED [[]5[]] models/tiny/trt.toml*: {'Skipping non' if option else 'not here'}*"])
 
 
 def test_junit_names_the_items_and_keeps_the_message(run: Run, project: Path) -> None:
@@ -112,6 +132,42 @@ def test_the_header_shows_variables_and_typos(run: Run, monkeypatch: pytest.Monk
     result = run("models", "--collect-only")
 
     result.stdout.fnmatch_lines(["*PYTEST_TRT_PRECISON is no option, did you mean 'PYTEST_TRT_PRECISION'?"])
+
+
+def test_the_header_is_there_however_deep_the_models_are(run: Run, pytester: pytest.Pytester) -> None:
+    (pytester.path / "models").rename(pytester.path / "deep")
+    (pytester.path / "a").mkdir()
+    (pytester.path / "deep").rename(pytester.path / "a" / "deep")
+
+    result = pytester.runpytest("--collect-only", "-p", "no:randomly", "-p", "no:cacheprovider")
+
+    result.stdout.fnmatch_lines(["collected 5 items", "trt: backend *", "trt: cache rw *"])
+    assert "trt: " not in pytester.runpytest("--collect-only", "-q", "-p", "no:randomly").stdout.str()
+
+
+def test_a_fault_that_no_backend_heeds_is_told(run: Run) -> None:
+    heeded = run("models", "--trt-fake=latency=2", "--trt-profile=b8")
+    ignored = run("models", "--trt-fake=latency=2", "--trt-profile=b8", "--trt-latency=off", backend="onnxruntime-cpu")
+
+    line = "--trt-fake changed nothing: no case ran on --trt-backend=fake"
+    assert line in ignored.outlines
+    assert line not in heeded.outlines
+
+
+def test_baselines_of_another_root_directory_are_named(
+    run: Run, pytester: pytest.Pytester, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("models", "--trt-update-baselines=new", "--trt-profile=b8")
+    (project / "tox.ini").unlink()
+    monkeypatch.chdir(project / "models")
+
+    below = run("tiny", "--trt-profile=b8", "--trt-latency=off")
+    asked = run("tiny", "--trt-profile=b8", "--trt-latency=off", f"--trt-baselines={project / 'elsewhere'}")
+
+    below.stdout.fnmatch_lines(
+        [f"baselines: none in {project / 'models' / 'baselines'}; those in {project / 'baselines'} *"]
+    )
+    assert "baselines: none in" not in asked.stdout.str()
 
 
 def test_an_unrelated_run_has_no_header(pytester: pytest.Pytester) -> None:

@@ -305,7 +305,7 @@ def test_what_is_suggested_looks_where_the_case_fails(
     assert main(command) == 1
     out = capsys.readouterr().out
     assert f" at {point}; relative" in out
-    assert 'exclude_nodes = [\n    "exp",\n' in out
+    assert "\n  exp (Exp)\n" in out
 
 
 def at_random_points_times_12(expected: Callable[..., Any]) -> Callable[..., Any]:

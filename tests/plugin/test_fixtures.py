@@ -46,7 +46,9 @@ def test_the_axes_span_over_fixtures(run: Run, pytester: pytest.Pytester) -> Non
         ('"models/tiny", threshold=-1', "*cannot use threshold=-1: a share such as 5% or 0.05 is wanted*"),
         ('"models/tiny", threshold=5', "*cannot use threshold=5: that is 500 %; 5% or 0.05 is wanted*"),
         ('"models/tiny", threshold=True', "*cannot use threshold=True: a share*"),
-        ('"models/tiny", cosin=0.9', "*unknown tolerance 'cosin'*"),
+        ('"models/tiny", cosin=0.9', "*has no argument 'cosin'*"),
+        ('"models/tiny", precision=["fp16"]', "  hint: did you mean 'precisions'?"),
+        ('"models/tiny", opt_levle=3', "  hint: did you mean 'opt_level'?"),
         ('"models/tiny", rtol=0.1', "*rtol*"),
     ],
 )
@@ -112,3 +114,74 @@ def test_a_threshold_in_a_test_is_read_as_on_the_command_line(
     result.assert_outcomes(failed=failed, passed=1 - failed)
     if given == "5":
         result.stdout.fnmatch_lines(["trt_latency() in *: cannot use threshold=5: that is 500 %; 5% or 0.05 is wanted"])
+
+
+def test_the_line_that_reproduces_has_the_tolerances_of_the_test(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.trt("models/tiny", profiles=["b8"], cosine=0.5)
+        def test_x(trt_check):
+            trt_check(rtol=1e-9, atol=0, outputs={"y": {"snr_db": 3}})
+    """)
+
+    result = run(
+        "--trt-tolerance=atol_scale=1,rtol=1,max_mismatched=0.01,y:snr_db=9",
+        "--trt-fake=error=0.01",
+        "--trt-baselines=kept",
+    )
+
+    lines = [line.removeprefix("E").strip() for line in result.outlines]
+    (again,) = [line for line in lines if line.startswith("reproduce ")]
+    assert again.endswith(
+        "--fake=error=0.01 --tolerance=max_mismatched=0.01,cosine=0.5,rtol=1e-09,atol=0,y:snr_db=3 --baselines=kept"
+    )
+
+
+@pytest.mark.parametrize("option", [(), ("--full-trace",)])
+def test_an_engine_that_is_called_wrongly_shows_the_line_of_the_test(
+    run: Run, pytester: pytest.Pytester, option: tuple[str, ...]
+) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.trt("models/tiny", profiles=["b8"])
+        def test_x(trt_engine):
+            trt_engine.run({"z": 1})
+    """)
+
+    result = run("-k", "test_x", *option, backend="onnxruntime-cpu")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([">*trt_engine.run({*", "E *RunError: *missing from input feed*"])
+    assert ("direct cause" in result.stdout.str(), "cpu.py:" in result.stdout.str()) == (bool(option), bool(option))
+
+
+def test_a_skip_stands_where_the_test_does(run: Run, pytester: pytest.Pytester) -> None:
+    file = pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.trt("models/tiny", profiles=["b8"], precisions=["tf32"])
+        def test_x(trt_check):
+            trt_check()
+    """)
+
+    result = run("models", file.name, "-rs", "--trt-precision=tf32", backend="onnxruntime-cpu")
+
+    result.assert_outcomes(passed=1, skipped=5)
+    result.stdout.fnmatch_lines_random(
+        ["SKIPPED [[]4[]] models/tiny/trt.toml:1: ONNX Runtime's*", f"SKIPPED [[]1[]] {file.name}:5: ONNX Runtime's*"]
+    )
+
+
+@pytest.mark.parametrize("model", ["model.onnx", "trt.toml", ".", "models/tiny/model.onnx"])
+def test_a_model_beside_the_test_is_tested_as_its_manifest_says(
+    run: Run, pytester: pytest.Pytester, model: str
+) -> None:
+    file = pytester.path / "models" / "tiny" / "test_beside.py"
+    file.write_text(f"import pytest\n@pytest.mark.trt({model!r})\ndef test_x(trt_check):\n    trt_check()\n")
+
+    result = run("models", "--trt-latency=off", "-v")
+
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(["*test_x[[]fp32-b8-fake] PASSED*"])

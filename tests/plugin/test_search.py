@@ -229,18 +229,30 @@ def test_the_fixture_searches_and_need_not_save(
             trt_search(examples=60, save=False)
 
         @pytest.mark.trt("models/tiny", profiles=["b8"])
+        def test_saved(trt_search):
+            trt_search(examples=60, rtol=1e-2, atol=0.5)
+
+        @pytest.mark.trt("models/tiny", profiles=["b8"])
         def test_loose(trt_search):
             worst = trt_search(examples=60, rtol=1, atol=99, cosine="off", snr_db="off")
             assert worst.ok and 0.05 < worst.error < 1 and worst.runs == 60
         """
     )
 
-    result = run("test_the_fixture_searches_and_need_not_save.py")
+    module = "test_the_fixture_searches_and_need_not_save.py"
+    result = run(module, "-k", "not saved")
 
-    result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*'x' 5x4 float32: all 101.0"])
-    assert "saved        " not in result.stdout.str()
+    result.assert_outcomes(passed=1, failed=1, deselected=1)
+    result.stdout.fnmatch_lines(["*'x' 5x4 float32: all 101.0", "*not saved    save=False: *"])
+    out = result.stdout.str()
+    assert "saved        " not in out
+    assert "reproduce    " not in out  # no command would run this input
     assert not (project / "models" / "tiny" / "regressions").exists()
+
+    # What is saved is compared again, within what the test allowed.
+    saved = run(module, "-k", "saved")
+    saved.assert_outcomes(failed=1, deselected=2)
+    saved.stdout.fnmatch_lines(["*saved        *", "*reproduce *--tolerance=rtol=0.01,atol=0.5*"])
 
 
 def test_a_regression_that_overflows_is_right_where_the_reference_does(run: Run, project: Path) -> None:

@@ -257,6 +257,12 @@ def test_numbers_are_told_apart_from_their_limits():
     assert against(0.010000001, 0.01) == ("0.010000001", "0.01")
     assert against(0.01, 0.01) == ("0.01", "0.01")
     assert against(5, 0.0) == ("5", "0")
+
+
+def test_a_limit_next_to_1_is_not_called_1():
+    assert against(0.999894, 0.9999999, 6) == ("0.999894", "0.9999999")
+    assert against(0.5, 1.0) == ("0.5", "1")
+    assert against(2.0, 1.0001) == ("2", "1.0001")
     assert number(2**53 + 1) == "9007199254740993"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_trt.artifacts.directory import DirectoryStore
-from pytest_trt.artifacts.gc import Collected
+from pytest_trt.artifacts.gc import Collected, last_used_ns
 from pytest_trt.artifacts.key import Key
 from pytest_trt.artifacts.store import Entry
 from pytest_trt.errors import ArtifactError
@@ -72,6 +72,13 @@ def test_a_use_is_recorded_once_a_minute(store: DirectoryStore):
     os.utime(card, (ahead, ahead))
     store.get(key(1))
     assert card.stat().st_mtime == pytest.approx(time.time(), abs=20)
+
+
+def test_a_list_says_when_an_entry_was_used(store: DirectoryStore):
+    os.utime(keep(store, 1).path / "key.json", (1e9, 1e9))
+    (info,) = store.entries()
+    assert info.used == 1e9
+    assert last_used_ns(store.root / "gone") == 0
 
 
 def test_old_entries_go_whatever_the_size(store: DirectoryStore):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -43,6 +44,7 @@ def test_what_was_put_is_got(store: Store):
     assert (put.fresh, put.stored) == (True, True)
     assert (got.fresh, got.stored, got.key) == (False, True, KEY)
     assert dict(got.files) == FILES
+    assert len(got.files) == len(FILES)
     assert got.meta == put.meta
     assert (got.meta.label, got.meta.size_bytes) == ("resnet18 fp16", 602)
     assert got.meta.created.endswith("+00:00")
@@ -216,6 +218,16 @@ def test_a_lock_without_a_place_says_what_to_do(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
     with pytest.raises(ArtifactError, match="TMPDIR"), NullStore().lock("device-gpu"):
         pytest.fail("no place for a lock")
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders have no owner there")
+def test_a_link_in_the_place_of_the_locks_is_not_followed(tmp_path: Path):
+    """Anybody may have put it into the temporary folder."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "tmp" / f"pytest-trt-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="for locks: it belongs to somebody else"), NullStore().lock("device-gpu"):
+        pytest.fail("followed")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_read_only_store_reads_and_keeps_nothing(store: Store):

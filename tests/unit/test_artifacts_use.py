@@ -18,14 +18,14 @@ from project import write_model
 from pytest_trt.artifacts import calibration
 from pytest_trt.artifacts.calibration import CalibrationOptions, obtain_ranges
 from pytest_trt.artifacts.directory import DirectoryStore
-from pytest_trt.artifacts.engines import StoredEngine, engine_key, obtain_engine
+from pytest_trt.artifacts.engines import StoredEngine, engine_key, obtain_engine, stored_engine
 from pytest_trt.artifacts.key import Key
 from pytest_trt.artifacts.memory import MemoryStore
 from pytest_trt.artifacts.models import obtain_model, source_ingredients
 from pytest_trt.artifacts.references import obtain_reference
 from pytest_trt.artifacts.store import Entry, NullStore, Payload, ReadOnlyStore
 from pytest_trt.artifacts.timing_cache import load_timing_cache, save_timing_cache
-from pytest_trt.backends import BuildOptions, BuildRequest, Built, Progress, silent
+from pytest_trt.backends import BuildOptions, BuildRequest, Built, Calibration, Progress, silent
 from pytest_trt.backends.fake import FakeBackend
 from pytest_trt.errors import ArtifactError, BuildError, ManifestError, ModelError, PrecisionError, RunError, UsageError
 from pytest_trt.spec.inputs import Sample
@@ -80,6 +80,8 @@ def other_weight(model: Model) -> Model:
     return Model.from_proto(proto, model.name)
 
 
+CALIBRATION = Calibration("entropy2", (), "ab")
+
 CHANGES: dict[str, Callable[[BuildRequest], BuildRequest]] = {
     "min shape": lambda r: replace(r, profile=Profile.parse("b8", "x=2x4:8x4:16x4")),
     "opt shape": lambda r: replace(r, profile=Profile.parse("b8", "x=1x4:9x4:16x4")),
@@ -92,6 +94,13 @@ CHANGES: dict[str, Callable[[BuildRequest], BuildRequest]] = {
     "optimization level of zero": lambda r: replace(r, options=BuildOptions(opt_level=0)),
     "tactics": lambda r: replace(r, options=BuildOptions(tactics=("+CUBLAS",))),
     "tactics taken away": lambda r: replace(r, options=BuildOptions(tactics=("-CUBLAS",))),
+    "another profile beside it": lambda r: replace(r, profiles=(r.profile, Profile.parse("b1", "x=1x4"))),
+    "calibration": lambda r: replace(r, calibration=CALIBRATION),
+    "algorithm of the calibration": lambda r: replace(r, calibration=replace(CALIBRATION, algorithm="minmax")),
+    "samples of the calibration": lambda r: replace(r, calibration=replace(CALIBRATION, fingerprint="cd")),
+    "debug tensors": lambda r: replace(r, debug_tensors=("h",)),
+    "tactic lock": lambda r: replace(r, tactic_lock={"layer": (7, 0.5)}),
+    "locked tactic": lambda r: replace(r, tactic_lock={"layer": (8, 0.5)}),
     "last bit of one weight": lambda r: replace(r, model=other_weight(r.model)),
 }
 
@@ -112,9 +121,16 @@ def test_every_ingredient_gives_a_key_of_its_own(request_: BuildRequest) -> None
         lambda r: replace(r, model=Model(name="renamed", proto=r.model.proto, path=Path("/else/where.onnx"))),
         lambda r: replace(r, profile=replace(r.profile, name="renamed")),
         lambda r: replace(r, timing_cache=b"timings"),
+        lambda r: replace(r, profiles=(r.profile,)),
         lambda r: replace(r, precision=replace(r.precision, summary="said in other words")),
     ],
-    ids=["name and path of the model", "name of the profile", "timing cache", "summary"],
+    ids=[
+        "name and path of the model",
+        "name of the profile",
+        "timing cache",
+        "profile that is the only one",
+        "summary",
+    ],
 )
 def test_names_paths_and_timings_are_not_in_the_key(
     request_: BuildRequest, change: Callable[[BuildRequest], BuildRequest]
@@ -157,6 +173,19 @@ def test_an_engine_lies_on_the_disk_as_the_backend_made_it(request_: BuildReques
     assert json.loads((entry.path / "facts.json").read_text()) == {"layers": 3}
     assert entry.meta.label == "tiny-fp16"
     assert entry.ingredients["identity"] == {"device": "stub 1"}
+
+
+def test_a_stored_engine_is_found_by_the_beginning_of_its_digest(request_: BuildRequest) -> None:
+    store, stub = MemoryStore(), StubBackend()
+    store.put(Key.make("reference", {}), {"outputs.npz": b""})
+    engines = [obtain_engine(store, stub, at(request_, batch), label="tiny") for batch in (1, 2, 3)]
+
+    for engine in engines:
+        found = stored_engine(store, engine.digest[:12])
+        assert found is not None
+        assert (found.digest, found.plan, found.fresh) == (engine.digest, engine.plan, False)
+    assert stored_engine(store, "0" * 64) is None
+    assert stored_engine(store, Key.make("reference", {}).digest) is None
 
 
 def test_a_failed_build_is_tried_again(request_: BuildRequest) -> None:
@@ -558,7 +587,7 @@ def test_a_model_in_a_file_is_not_copied_into_the_store(tmp_path: Path) -> None:
         ("build.py:build", "import no_such_package", ModelError, "importing build.py failed: ModuleNotFoundError"),
         ("build.py:biuld", "def build(): pass", ManifestError, "no callable 'biuld'"),
         ("build.py:WIDTH", "WIDTH = 3", ManifestError, "no callable 'WIDTH'"),
-        ("made.py:build", "", ManifestError, "not FILE:CALLABLE"),
+        ("made.py:build", "", ManifestError, "there is no made.py in this folder"),
         ("../blocks.py:product", "", ManifestError, "not FILE:CALLABLE"),
         ("build.py", "", ManifestError, "not FILE:CALLABLE"),
         ("words.txt:build", "", ManifestError, "words.txt cannot be imported"),

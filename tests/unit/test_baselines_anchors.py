@@ -106,6 +106,7 @@ def test_the_worse_verdict_counts(tmp_path: Path, now: float, against: str, outc
     assert judgement.against == against
     other = "anchor" if against == "recent" else "recent"
     assert judgement.to_json()[other]["ratio"] == pytest.approx(judgement.verdicts[other].ratio, abs=1e-4)
+    assert against not in judgement.to_json()
 
 
 def test_a_better_verdict_takes_the_recent_ones_place(tmp_path: Path):
@@ -136,10 +137,24 @@ def test_an_anchor_whose_engine_is_gone_turns_a_run_red_but_does_not_leave_it_op
     assert judgement.verdicts["anchor"].outcome.value == ("inconclusive" if now == 1.0 else "fail")
 
 
+def test_a_verdict_beside_that_cannot_tell_leaves_the_run_open(tmp_path: Path):
+    BaselineStore(tmp_path).accept([steady(1.0)], reason="r")
+    BaselineStore(tmp_path).accept([steady(1.001)], reason="r")
+    match = found(tmp_path)
+    open_still = judged(match, 1.0, plan="ef" * 32).verdicts["recent"]
+    judgement = judged(match, 1.0, beside={"recent": open_still})
+
+    assert {name: v.outcome.value for name, v in judgement.verdicts.items()} == {
+        "recent": "inconclusive",
+        "anchor": "pass",
+    }
+    assert judgement.against == "recent"
+
+
 def test_a_waiver_raises_the_threshold(tmp_path: Path):
     BaselineStore(tmp_path).accept([steady(1.0)], reason="r")
     waiver = Waiver("*", "jane", "late", date(2999, 1, 1), at_most=0.5)
-    match = replace(found(tmp_path), waiver=waiver)
+    match = replace(found(tmp_path), waivers=(waiver,))
 
     assert judged(found(tmp_path), 1.3).verdict.outcome.value == "fail"
     assert judged(match, 1.3).verdict.outcome.value == "pass"

@@ -66,6 +66,13 @@ def test_a_new_output_has_no_past():
     assert accuracy_drift({}, {"y": {"rmse": 9.0}}) == []
 
 
-@pytest.mark.parametrize(("old", "new"), [({}, {"rmse": 9.0}), ({"rmse": None}, {"rmse": 9.0}), ({"rmse": 1.0}, {})])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({}, {"rmse": 9.0, "top1": 0.0}),
+        ({"rmse": None, "top1": None}, {"rmse": 9.0, "top1": 0.0}),
+        ({"rmse": 1.0, "top1": 1.0}, {}),
+    ],
+)
 def test_a_figure_that_one_side_lacks_is_not_compared(old: dict[str, Any], new: dict[str, Any]):
     assert drift(old, new) == []

@@ -140,6 +140,7 @@ def case(profile: str, precision: str = "fp16", **more: Any) -> Case:
         (case("gone", options=(("refit", "on"),)), False),
         (Case("net-2", "fp16", "gone", "tensorrt"), False),
         (Case("net", "fp16", "gone", "fake"), False),
+        (Case("net", "fp16", "gone", "onnxruntime-cpu"), False),
     ],
 )
 def test_an_orphan_lacks_nothing_but_its_profile(entry: Case, orphaned: bool):
@@ -196,6 +197,7 @@ def loads(*medians: float, clock: str = "graph", within_se: float = 0.0) -> Reco
     [
         (loads(1.0, 1.01, 0.99), True),
         (loads(1.0, 1.076), True),  # as far as one plan's loads were seen apart
+        (loads(1.0, 1.1), False),
         (loads(1.0, 1.3, 1.0), False),
         (loads(1.0, 1.3, 1.0, within_se=0.1), True),
         (loads(1.0, 2.5, clock="host"), True),
@@ -218,6 +220,13 @@ def test_a_latency_that_does_not_repeat_is_never_written(tmp_path: Path, mode: s
     assert (done.written, done.refused) == (0, 1)
     assert done.lines[0].startswith("baselines: digits-fp16-b8-tensorrt: not written: its loads differ by 50%")
     assert BaselineStore(tmp_path).files() == []
+
+
+def test_outputs_that_differ_at_a_point_do_not_repeat():
+    record = passed()
+    for repeats in (True, False):
+        record.accuracy = {**(record.accuracy or {}), "points": {"opt": {"repeats": repeats}}}
+        assert bool(outputs_that_differ(record)) is not repeats
 
 
 @pytest.mark.parametrize(("mode", "written"), [("new", 0), ("failed", 0), ("all", 1), ("anchor", 1)])
@@ -267,7 +276,7 @@ def test_each_state_has_its_note():
     waiver = {"owner": "jane", "reason": "late", "expires": "2027-01-31"}
     records[0].baseline = {"state": "missing", "elsewhere": ["NVIDIA T4"]}
     records[1].baseline = {"state": "renamed", "from": "x"}
-    records[2].baseline = {"state": "waived", "waiver": waiver}
+    records[2].baseline = {"state": "waived", "waivers": [waiver]}
     records[3].baseline = {"state": "orphaned"}
     text = "\n".join(baseline_notes(records))
 
@@ -276,6 +285,43 @@ def test_each_state_has_its_note():
     assert "digits-fp16-b-tensorrt seems to be x renamed" in text
     assert "digits-fp16-c-tensorrt waived until 2027-01-31 by jane: late" in text
     assert "1 orphaned, their cases are gone: digits-fp16-d-tensorrt" in text
+
+
+def noted(state: str, **baseline: Any) -> Record:
+    record = passed()
+    record.baseline = {"state": state, **baseline}
+    return record
+
+
+def test_what_is_stale_is_noted_with_what_changed_and_what_got_slower():
+    slower = noted("stale", differences=["driver: 570 → 580", "cuda: 12 → 13"])
+    slower.verdict = {"outcome": "fail", "ratio": 1.2345}
+    alike = noted("stale", differences=["driver: 570 → 580"])
+    alike.verdict = None
+
+    assert baseline_notes([slower, alike]) == [
+        "baselines: 2 stale, compared but not gated (driver: 570 → 580; cuda: 12 → 13)",
+        "baselines: digits-fp16-b8-tensorrt is slower than its stale one: 1.23x",
+    ]
+
+
+def test_what_is_stale_in_its_latency_alone_has_a_note_of_its_own():
+    assert baseline_notes([noted("stale", part="latency", differences=["the sync clock, then graph"])]) == [
+        "baselines: 1 stale in their latency, which nothing gated (the sync clock, then graph)"
+    ]
+
+
+def test_what_is_new_is_counted_and_what_is_current_needs_no_note():
+    assert baseline_notes([noted("new"), noted("current"), noted("new")]) == ["baselines: 2 new"]
+    assert baseline_notes([noted("current")]) == []
+
+
+def test_a_waiver_that_has_ended_is_noted_as_such():
+    waiver = {"owner": "jane", "reason": "late", "expires": "2027-01-31", "expired": True}
+
+    assert baseline_notes([noted("expired", waivers=[waiver])]) == [
+        "baselines: digits-fp16-b8-tensorrt waived EXPIRED on 2027-01-31 by jane: late"
+    ]
 
 
 # Files.

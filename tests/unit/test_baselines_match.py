@@ -26,6 +26,11 @@ def now(**changes: Any) -> Environment:
         ({"libraries": {"cuda": "12.8", "tensorrt": "10.16.2"}}, Level.SAME_MODEL, ("tensorrt: 10.16.1 → 10.16.2",)),
         ({"libraries": {"tensorrt": "10.16.1"}}, Level.SAME_MODEL, ("cuda: 12.8 → -",)),
         (
+            {"libraries": {"tensorrt": "11", "onnx": "1", "cuda": "13", "a": "2"}},
+            Level.SAME_MODEL,
+            ("a: - → 2", "cuda: 12.8 → 13", "onnx: - → 1", "tensorrt: 10.16.1 → 11"),
+        ),
+        (
             {"device": "NVIDIA H200 143000 MB sm_90"},
             Level.SAME_MODEL,
             ("device: NVIDIA H200 143771 MB sm_90 → NVIDIA H200 143000 MB sm_90",),

@@ -240,6 +240,35 @@ def test_a_run_of_one_part_keeps_the_other(tmp_path: Path, part: str):
     assert entry["plan"] == ("cd" * 32 if part == "latency" else "99" * 32)
 
 
+def with_engine(**facts: Any) -> Record:
+    record = passed()
+    record.engine = {**(record.engine or {}), **facts}
+    return record
+
+
+@pytest.mark.parametrize("name", ["structure", "lock"])
+def test_what_is_known_of_the_engine_is_kept_where_a_run_did_not_look(tmp_path: Path, name: str):
+    BaselineStore(tmp_path).accept([with_engine(**{name: {"layers": 3}})], reason="r")
+    BaselineStore(tmp_path).accept([passed()], reason="r")
+    assert match(tmp_path, passed()).entry[name] == {"layers": 3}
+
+    BaselineStore(tmp_path).accept([with_engine(**{name: {"layers": 4}})], reason="r")
+    assert match(tmp_path, passed()).entry[name] == {"layers": 4}
+
+    BaselineStore(tmp_path).accept([with_engine(model_fingerprint="f" * 64)], reason="r")
+    assert name not in match(tmp_path, passed()).entry
+
+
+def test_metrics_are_kept_by_a_run_without_accuracy_alone(tmp_path: Path):
+    metrics = {"iou": {"definition": "d", "mean": 0.5, "samples": [0.5]}}
+    with_metrics, latency_alone = passed(), passed()
+    with_metrics.accuracy = {**(with_metrics.accuracy or {}), "metrics": metrics}
+    latency_alone.accuracy = None
+    for record, kept in ((with_metrics, metrics), (latency_alone, metrics), (passed(), None)):
+        BaselineStore(tmp_path).accept([record], reason="r")
+        assert match(tmp_path, passed()).entry.get("metrics") == kept
+
+
 def test_nothing_is_kept_of_another_model(tmp_path: Path):
     BaselineStore(tmp_path).accept([passed()], reason="r")
     alone = passed()

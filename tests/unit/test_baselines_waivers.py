@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_trt.baselines.state import Match, complaint
-from pytest_trt.baselines.waivers import Waiver, read_waivers, waiver_for
+from pytest_trt.baselines.waivers import Waiver, read_waivers, waivers_of
 from pytest_trt.errors import BaselineError
 
 GOOD = """
@@ -81,13 +81,36 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str
     ],
 )
 def test_a_pattern_reads_brackets_as_they_are(pattern: str, matches: bool):
-    assert bool(waiver_for([waiver(pattern)], "net-fp16-b8[-CUBLAS]-fake")) is matches
+    assert bool(waivers_of([waiver(pattern)], "net-fp16-b8[-CUBLAS]-fake")) is matches
 
 
-def test_of_several_the_one_that_holds_longest():
+def test_of_several_for_a_gate_the_one_that_holds_longest():
     short, long = waiver(expires=date(2020, 1, 1)), waiver("net-*", expires=date(2999, 1, 1))
 
-    assert waiver_for([long, short], "net-fp16-b8-fake") is waiver_for([short, long], "net-fp16-b8-fake") is long
+    assert waivers_of([long, short], "net-fp16-b8-fake") == waivers_of([short, long], "net-fp16-b8-fake") == (long,)
+
+
+def test_a_longer_waiver_for_another_gate_hides_none():
+    latency, accuracy = waiver(at_most=0.2), waiver(gates=("accuracy",), expires=date(2999, 1, 1))
+    held = waivers_of([accuracy, latency], "net-fp16-b8-fake")
+    match = Match("current", waivers=held)
+
+    assert set(held) == {latency, accuracy}
+    assert not match.gates_on("accuracy")
+    assert match.threshold(0.05) == 0.2
+    assert match.gates_on("engine")
+
+
+def test_an_expired_waiver_beside_one_for_another_gate_still_fails():
+    ended, holds = waiver(expires=date(2020, 1, 1)), waiver(gates=("accuracy",), expires=date(2999, 1, 1))
+    match = Match("current", waivers=waivers_of([ended, holds], "net-fp16-b8-fake"))
+
+    assert match.state == "expired"
+    assert match.gates_on("latency")
+    assert not match.gates_on("accuracy")
+    said = complaint(match.to_json(), strict=False)
+    assert said
+    assert said[0] == "the waiver expired on 2020-01-01 (jane: because)"
 
 
 def test_it_holds_on_its_last_day():
@@ -108,7 +131,7 @@ def test_it_holds_on_its_last_day():
     ],
 )
 def test_what_it_does_to_the_gates(found: str, given: Waiver | None, state: str, latency: bool, accuracy: bool):
-    match = Match(found, waiver=given)
+    match = Match(found, waivers=(given,) if given else ())
 
     assert match.state == match.to_json()["state"] == state
     assert (match.gates_on("latency"), match.gates_on("accuracy")) == (latency, accuracy)
@@ -125,13 +148,13 @@ def test_what_it_does_to_the_gates(found: str, given: Waiver | None, state: str,
     ],
 )
 def test_the_slowdown_that_it_allows(given: Waiver | None, threshold: float):
-    assert Match("current", waiver=given).threshold(0.05) == threshold
+    assert Match("current", waivers=(given,) if given else ()).threshold(0.05) == threshold
 
 
 @pytest.mark.parametrize("state", ["missing", "stale", "renamed", "orphaned", "expired", "current", "waived", "new"])
 def test_what_a_strict_run_complains_of(state: str):
-    held = waiver(expires=LAST).to_json()
-    baseline = {"state": state, "differences": ["driver: 570 → 580"], "from": "old", "waiver": held}
+    held = waiver(expires=LAST if state == "expired" else date(2999, 1, 1)).to_json()
+    baseline = {"state": state, "differences": ["driver: 570 → 580"], "from": "old", "waivers": [held]}
     strict, lenient = complaint(baseline, strict=True), complaint(baseline, strict=False)
 
     assert bool(strict) is (state in ("missing", "stale", "renamed", "orphaned", "expired", "waived"))
@@ -142,4 +165,4 @@ def test_what_a_strict_run_complains_of(state: str):
         assert strict[0] == "the baseline is stale (driver: 570 → 580)"
     if state == "waived":
         assert strict is not None
-        assert strict[0] == "the baseline is waived until 2026-05-31 (jane: because)"
+        assert strict[0] == "the baseline is waived until 2999-01-01 (jane: because)"

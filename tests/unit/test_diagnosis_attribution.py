@@ -68,6 +68,20 @@ def test_the_step_that_adds_the_most_is_guilty(word: Culprit):
     assert sum(s.share or 0 for s in found.stages) == pytest.approx(1)
 
 
+def test_outputs_of_another_shape_are_no_infinity():
+    flat = [{"y": row["y"].reshape(10, 100)} for row in outputs(conversion=0.1)]
+    rows = [measured("reference", EXPECTED), measured("conversion", outputs(conversion=0.1)), measured("fusion", flat)]
+    found = attribute([*rows, measured("run-to-run", flat)], EXPECTED)
+
+    assert (found.culprit, found.share) == ("fusion", 1)
+    assert [stage.comparable for stage in found.stages] == [True, True, False, False]
+    _, _, _, conversion, fusion, run, *_ = attribution_lines(found)
+    assert "n/a" not in conversion
+    said = 'n/a n/a 100% not close ("y" has shape (10, 100), the reference has (1000,))'
+    assert " ".join(fusion.split()).endswith(said)
+    assert run.split()[-5:] == ["n/a", "0", "0%", "not", "close"]
+
+
 def test_errors_and_what_is_added_are_relative_to_the_reference():
     found = chain(conversion=0.3, fusion=0.4)
 

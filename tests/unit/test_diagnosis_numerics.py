@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -12,7 +13,8 @@ from networks import attention, conv_net, model, node, weights
 
 from pytest_trt.diagnosis.conversion import as_computed
 from pytest_trt.diagnosis.nonfinite import NonFinite, first_nonfinite
-from pytest_trt.diagnosis.numerics import Pair, Range, quantization, rounding
+from pytest_trt.diagnosis.numerics import Range, rounding
+from pytest_trt.diagnosis.pairs import Pair, quantization
 from pytest_trt.diagnosis.present import numerics_lines
 from pytest_trt.errors import PrecisionError
 from pytest_trt.spec.model import Model
@@ -142,11 +144,11 @@ def test_saturation_is_the_share_of_real_values_beyond_the_scale(top: float):
     found = pair_of(quantization(typed(proto, "int8", top), FEEDS), "x")
 
     x = np.concatenate([np.asarray(f["x"]) for f in FEEDS])
-    beyond = np.count_nonzero(np.rint(np.abs(x) / np.float32(top / 127)) > 127)
-    assert abs(found.saturated - beyond) <= 2  # a value at the very edge
+    stored = np.rint(x / np.float32(top / 127))
+    assert found.saturated == np.count_nonzero((stored > 127) | (stored < -128))
     assert (found.saturated > 0) == (top < 4)
-    assert found.used == pytest.approx(np.abs(x).max() / top, rel=1e-4)
-    assert found.kept == pytest.approx(top, rel=1e-5)
+    assert found.used == pytest.approx(np.abs(x).max() / top, rel=0.01)
+    assert found.kept == pytest.approx((-top * 128 / 127, top), rel=1e-5)
     assert found.readers == ("hidden",)
     assert (found.values.low, found.values.high) == (float(x.min()), float(x.max()))
     assert not found.is_weight
@@ -163,8 +165,84 @@ def test_weights_fill_their_scales_channel_by_channel():
 def test_float8_has_its_own_largest_value():
     found = pair_of(quantization(typed(growing(2.0), "fp8", 0.5), FEEDS), "x")
 
-    assert found.kept == pytest.approx(0.5, rel=1e-5)
+    x = np.concatenate([np.asarray(f["x"]) for f in FEEDS])
+    assert found.kept == pytest.approx((-0.5, 0.5), rel=1e-5)
+    assert found.saturated == np.count_nonzero(np.abs(x) / np.float32(0.5 / 448) > 464)  # 463 is rounded to 448
     assert 0.3 < found.saturated_share < 0.9
+
+
+def quantized_model(scale: Any, zero: np.ndarray[Any, Any], **attributes: Any) -> Model:
+    """y = DQ(Q(x)) · w, as a model that is quantized already says it."""
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"], name="q", **attributes),
+        node("DequantizeLinear", ["q", "s", "z"], ["d"], name="d", **attributes),
+        node("MatMul", ["d", "w"], ["y"], name="mm"),
+    ]
+    values = {"w": weights(1, 8, 8), "s": np.asarray(scale, np.float32), "z": zero}
+    return untyped(model(nodes, {"x": ["N", 8]}, {"y": ["N", 8]}, values, opset=21))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "zero", "ends"),
+    [
+        (np.int8, 5, (-128, 127)),
+        (np.uint8, 0, (0, 255)),
+        (np.uint8, 128, (0, 255)),
+        (np.int16, 0, (-32768, 32767)),
+        (np.uint16, 40000, (0, 65535)),
+        (ml_dtypes.int4, 0, (-8, 7)),
+        (ml_dtypes.uint4, 3, (0, 15)),
+    ],
+)
+def test_every_integer_type_saturates_at_its_own_ends(dtype: Any, zero: int, ends: tuple[int, int]):
+    scale = np.float32(1.5 / (ends[1] - ends[0]))
+    (found,) = quantization(quantized_model(scale, np.asarray(zero, dtype)), FEEDS)
+
+    x = np.concatenate([np.asarray(f["x"]) for f in FEEDS])
+    stored = np.rint(x / scale) + zero
+    assert found.saturated == np.count_nonzero((stored < ends[0]) | (stored > ends[1])) > 0
+    assert found.kept == pytest.approx(((ends[0] - zero) * scale, (ends[1] - zero) * scale))
+    assert found.values.count == x.size
+
+
+def test_negative_values_in_a_scale_that_has_none_are_told():
+    pairs = quantization(quantized_model(0.02, np.asarray(0, np.uint8)), FEEDS)
+
+    (line,) = numerics_lines(None, pairs, ())
+    assert line.startswith("  saturation   'x' (activation of mm): ")
+    assert "the scale holds 0 … 5.1 (" in line
+    assert pairs[0].used == pytest.approx(1 - pairs[0].values.low / 5.1, rel=1e-4)
+
+
+def test_what_an_unsigned_scale_holds_is_used_by_positive_values():
+    feeds = [{"x": np.abs(weights(5, 64, 8))}]
+    (found,) = quantization(quantized_model(0.02, np.asarray(0, np.uint8)), feeds)
+
+    assert found.saturated == 0
+    assert found.used == pytest.approx(feeds[0]["x"].max() / 5.1, rel=1e-4)
+
+
+@pytest.mark.parametrize(("axis", "block"), [(1, 4), (-1, 4), (1, 0), (1, 3)])
+def test_blocks_saturate_one_by_one(axis: int, block: int):
+    """64 rows of 8: two scales along each row, or three where the last block is short."""
+    scales = np.full((64, -(-8 // (block or 4))), 0.5, np.float32)
+    scales[:, 1] = 0.01
+    attributes = {"axis": axis, **({"block_size": block} if block else {})}
+    (found,) = quantization(quantized_model(scales, np.zeros(scales.shape, np.int8), **attributes), FEEDS[:1])
+
+    x = np.asarray(FEEDS[0]["x"])[:, block or 4 : 2 * (block or 4)]
+    stored = np.rint(x / np.float32(0.01))
+    assert found.saturated == np.count_nonzero((stored < -128) | (stored > 127)) > 0
+    assert found.kept == pytest.approx((-64, 63.5))
+
+
+def test_a_computed_scale_is_left_out():
+    nodes = [
+        node("ReduceMax", ["x"], ["s"], keepdims=0),
+        node("QuantizeLinear", ["x", "s"], ["q"]),
+        node("DequantizeLinear", ["q", "s"], ["y"]),
+    ]
+    assert quantization(untyped(model(nodes, {"x": ["N", 8]}, {"y": ["N", 8]}, {})), FEEDS) == []
 
 
 # --- words ---
@@ -186,7 +264,7 @@ def test_the_words_name_what_is_notable_and_nothing_else():
 
 
 def test_many_lines_are_counted():
-    pairs = [Pair(f"q{i}", f"t{i}", Range(-10, 10, 0, 100), 50, 1.0, ("n",), False) for i in range(8)]
+    pairs = [Pair(f"q{i}", f"t{i}", Range(-10, 10, 0, 100), 50, (-1.0, 1.0), ("n",), False) for i in range(8)]
     lines = numerics_lines(None, pairs, ())
 
     assert len(lines) == 6

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from networks import run
+from networks import model, node, run, weights
 from planted import PLANTS, Plant, plant, write_chain
 
 from pytest_trt.backends.fake import FakeBackend
 from pytest_trt.diagnosis.hunt import Bisection
-from pytest_trt.diagnosis.present import bisection_lines, numerics_lines
-from pytest_trt.errors import RunError
+from pytest_trt.diagnosis.present import bisection_lines, explanation_lines, numerics_lines
+from pytest_trt.errors import PrecisionError, RunError
 from pytest_trt.lab import Lab
 from pytest_trt.latency.interleave import Interleaved
 from pytest_trt.settings import Settings
@@ -114,6 +114,172 @@ def test_a_typed_model_that_is_close_leads_on_to_the_engine(bisected: Bisected, 
     assert "the first tensor of the engine that diverges: 't4', made by mul_4 (Mul)" in lines
 
 
+@pytest.mark.parametrize("scale", [0.003, 0.03])
+def test_a_model_that_came_quantized_is_its_own_fault(bisected: Bisected, tmp_path: Path, scale: float):
+    """Its pair of unsigned integers clips; what is expected was stored before it was quantized."""
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        node("MatMul", ["d", "w"], ["y"], name="mm"),
+    ]
+    x, w = weights(1, 8, 16), weights(2, 16, 8)
+    values = {"w": w, "s": np.float32(scale), "z": np.uint8(128)}
+    folder = tmp_path / "net"
+    folder.mkdir()
+    onnx.save(model(nodes, {"x": ["N", 16]}, {"y": ["N", 8]}, values), folder / "model.onnx")
+    np.savez(folder / "inputs.npz", x=x)
+    np.savez(folder / "outputs.npz", y=x @ w)
+    (folder / "trt.toml").write_text('[inputs]\nfile = "inputs.npz"\nexpected = "outputs.npz"\n')
+    explanation = bisected(folder, "onnxruntime-cpu", "int8").explanation
+
+    clips = scale < 0.01
+    assert explanation.attribution.culprit == ("reference" if clips else "none")
+    lines = explanation_lines(explanation)
+    assert any(line.startswith("  reference    model as it came, ONNX Runtime ") for line in lines)
+    assert any(line.startswith("  saturation   'x' (activation of mm): ") for line in lines) == clips
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_nan_of_the_float32_model_itself_is_hunted_there(bisected: Bisected, tmp_path: Path, stored: bool):
+    """Its own reference holds NaN, or what was stored does not and the model makes some."""
+    nodes = [
+        node("Abs", ["x"], ["a"], name="abs"),
+        node("Neg", ["a"], ["n"], name="neg"),
+        node("Sqrt", ["n"], ["s"], name="sqrt"),
+        node("MatMul", ["s", "w"], ["y"], name="mm"),
+    ]
+    folder = tmp_path / "net"
+    folder.mkdir()
+    proto = model(nodes, {"x": ["N", 8]}, {"y": ["N", 8]}, {"w": weights(2, 8, 8)})
+    onnx.save(proto, folder / "model.onnx")
+    if stored:
+        np.savez(folder / "inputs.npz", x=weights(1, 8, 8))
+        np.savez(folder / "outputs.npz", y=np.ones((8, 8), np.float32))
+        (folder / "trt.toml").write_text('[inputs]\nfile = "inputs.npz"\nexpected = "outputs.npz"\n')
+    explanation = bisected(folder, "onnxruntime-cpu", "fp16").explanation
+
+    assert explanation.attribution.culprit == "reference"
+    assert explanation.nonfinite.node == "sqrt"
+    lines = explanation_lines(explanation)
+    assert any(line.startswith("  first NaN/inf  sqrt (Sqrt) makes 's': ") for line in lines)
+    assert not any(", 0% of the squared error" in line for line in lines)
+
+
+@pytest.mark.parametrize(("precision", "searched"), [("fp16", "nothing"), ("fp32", None)])
+@pytest.mark.parametrize("anew", [False, True])
+def test_where_no_exclusion_helps_an_engine_its_tensor_is_searched(
+    bisected: Bisected,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    searched: str | None,
+    anew: bool,
+):
+    """A factor of the engine is not the model's, whatever the type of its nodes. fp32 has no node to exclude."""
+    load = FakeBackend.load
+    monkeypatch.setattr(FakeBackend, "load", lambda self, plan, request: load(self, plan, with_scales(request, s4=1.5)))
+    folder = write_chain(tmp_path / "chain", 6, width=WIDTH, rows=ROWS)
+    if anew and searched is None:  # nodes are what was asked for
+        with pytest.raises(PrecisionError, match="changes nothing that could be excluded"):
+            bisected(folder, "fake", precision, on_engine=True, anew=True)
+        return
+    found = bisected(folder, "fake", precision, on_engine=True, anew=anew)
+
+    assert found.explanation.attribution.culprit == "parser"
+    assert (found.culprits.found.outcome if found.culprits else None) == searched
+    assert (found.divergence.outcome, found.divergence.node) == ("found", "mul_4")
+    lines = bisection_lines(found, precision)
+    assert any(line.startswith("the first tensor of the engine that diverges: 't4'") for line in lines)
+    said = [line for line in lines if "no nodes are searched: " in line]
+    assert len(said) == (searched is None)
+
+
+def test_an_output_that_the_recipe_renames_is_reduced_to_its_node(
+    bisected: Bisected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """In fp16 the node makes y_float16, and a cast makes y of it: the float32 model knows the node alone."""
+    nodes = [
+        *(node("MatMul", [f"m{i}" if i else "x", "w"], [f"m{i + 1}"], name=f"matmul_{i}") for i in range(6)),
+        node("Mul", ["m6", "s0"], ["y"], name="last"),
+    ]
+    values = {"w": weights(1, 16, 16, scale=0.25), "s0": np.float32(1)}
+    folder = tmp_path / "net"
+    folder.mkdir()
+    onnx.save(model(nodes, {"x": ["N", 16]}, {"y": ["N", 16]}, values), folder / "model.onnx")
+    load = FakeBackend.load
+    monkeypatch.setattr(FakeBackend, "load", lambda self, plan, request: load(self, plan, with_scales(request, s0=1.5)))
+    with bisected.lab("fake", "fp16", bundle=tmp_path / "bundles") as lab:
+        (case,) = lab.cases(lab.add(folder))
+        found = lab.bisect(case)
+        told = lab.bundle(case, found)
+
+    assert (found.divergence.tensor, found.divergence.node) == ("y_float16", "last")
+    assert "  reduced      1 of 7 nodes still fails: last; 1 evaluation" in told
+
+
+def test_an_output_that_no_node_makes_is_called_so(bisected: Bisected, tmp_path: Path):
+    """An input that is an output too, of an engine that is never the same."""
+    folder = tmp_path / "net"
+    folder.mkdir()
+    proto = model([node("Relu", ["x"], ["y"], name="relu")], {"x": ["N", 8]}, {"x": ["N", 8], "y": ["N", 8]})
+    onnx.save(proto, folder / "model.onnx")
+    lines = bisection_lines(bisected(folder, "fake", "fp32", fake="unstable=4000000"), "fp32")
+
+    what = "the first tensor of the engine that is not the same in every run"
+    assert f"{what}: 'x', an output that no node makes" in lines
+
+
+def test_nodes_that_are_searched_anew_do_not_hide_the_engines_tensor(bisected: Bisected, tmp_path: Path):
+    folder = write_chain(tmp_path / "chain", 6, width=WIDTH, rows=ROWS)
+    at = node_index(bisected, folder, "fp16", "mul_4")
+    found = bisected(folder, "fake", "fp16", fake=f"fusion=0.5,at={at}", anew=True)
+
+    assert (found.explanation.attribution.culprit, found.culprits.found.outcome) == ("fusion", "empty")
+    assert (found.divergence.outcome, found.divergence.node) == ("found", "mul_4")
+
+
+@pytest.mark.parametrize("on_engine", [False, True])
+def test_nodes_that_mend_the_engine_are_the_answer(
+    bisected: Bisected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_engine: bool
+):
+    """The engine is wrong only where the fourth product runs in float16."""
+    load = FakeBackend.load
+
+    def wrong(self: FakeBackend, plan: bytes, request: Any) -> Any:
+        stored = {tensor.name: tensor.data_type for tensor in request.model.proto.graph.initializer}
+        is_low = stored.get("s4") == onnx.TensorProto.FLOAT16
+        return load(self, plan, with_scales(request, s4=1.5) if is_low else request)
+
+    monkeypatch.setattr(FakeBackend, "load", wrong)
+    folder = write_chain(tmp_path / "chain", 6, width=WIDTH, rows=ROWS)
+    found = bisected(folder, "fake", "fp16", on_engine=on_engine)
+
+    assert found.explanation.attribution.culprit == "parser"
+    if on_engine:
+        assert (found.culprits.exclude_nodes, found.divergence) == (("mul_4",), None)
+    else:
+        assert (found.culprits, found.divergence.node) == (None, "mul_4")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("limit", ["cosine=0.999999,rtol=1e-6,atol=1e-6", "rtol=1,atol=0.15"])
+def test_a_list_that_leaves_nothing_to_type_is_no_recipe(
+    bisected: Bisected, tmp_path: Path, precision: str, limit: str
+):
+    """A recipe refuses to exclude all that it could change, or keeps a cast at a node that only moves values."""
+    folder = write_chain(tmp_path / "chain", 2, width=16, rows=8, factors={"w0": 8.0})
+    found = bisected(folder, "onnxruntime-cpu", precision, settings={"tolerance": limit}, anew=True)
+    lines = bisection_lines(found, precision)
+
+    is_all = len(found.culprits.nodes) == found.culprits.candidates
+    assert is_all == limit.startswith("cosine")
+    assert (
+        any(line.startswith(f"  note         these are all nodes that compute in {precision}: ") for line in lines)
+        == is_all
+    )
+    assert (f"[precision.{precision}]" in lines) == (not is_all and bool(found.culprits.nodes))
+
+
 def test_a_long_list_of_nodes_is_told_once(bisected: Bisected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fault = PLANTS[0]
     found = bisected(plant(monkeypatch, tmp_path / "chain", fault, width=WIDTH, rows=ROWS), "onnxruntime-cpu", "fp16")
@@ -132,7 +298,8 @@ def with_scales(request: Any, **scales: float) -> Any:
     proto = copy_model(request.model.proto)
     for tensor in proto.graph.initializer:
         if tensor.name in scales:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(scales[tensor.name]), tensor.name))
+            kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(scales[tensor.name], kind), tensor.name))
     return replace(request, model=Model.from_proto(proto, request.model.name))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -314,6 +316,20 @@ def test_few_samples_earn_a_wider_limit_and_no_limit_is_below_the_floor():
     assert held.bound("noise", 3.0) == pytest.approx(1.5e-3)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "resolution"),
+    [("float64", RESOLUTION), ("float32", RESOLUTION), ("float16", 2.0**-11), ("bfloat16", 2.0**-8)],
+)
+def test_no_limit_is_finer_than_the_type_of_the_output(dtype: str, resolution: float):
+    """Equal outputs on one machine are luck: half a unit in the last place is what rounding alone makes."""
+    array = np.linspace(1, 2, 100).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    measured = Measured.of(array, array.astype(np.float32))
+
+    assert measured is not None
+    assert measured.resolution == resolution
+    assert Evidence("y", (measured,) * 3).bound("noise", 3.0) == pytest.approx(3 * resolution)
+
+
 def test_limits_are_rounded_outwards():
     limits = Evidence("y", (Measured(1.234e-3, 1.234e-6, 1e-3),) * 3).limits(3.0, elementwise=True)
 
@@ -358,6 +374,59 @@ def test_what_is_looser_than_the_default_is_said(lab, tmp_path: Path):
 
     assert "  looser than the default of int8: snr_db" in told
     assert "pytest-trt bisect" in told
+
+
+def one_model(folder: Path, nodes: list[onnx.NodeProto], **weights: np.ndarray) -> None:
+    """A model folder with one profile, x of shape 2x8."""
+    folder.mkdir()
+    onnx.save(model(nodes, weights).proto, folder / "model.onnx")
+
+
+def test_an_operator_that_float64_evaluates_to_another_shape_leaves_the_conditioning_unknown(
+    lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def flat(*given, **named):
+        found = obtain_float64_reference(*given, **named)
+        return replace(found, outputs=tuple({n: a.reshape(-1) for n, a in row.items()} for row in found.outputs))
+
+    monkeypatch.setattr("pytest_trt.artifacts.float64_reference.obtain_float64_reference", flat)
+    with lab("[tolerance.fp16]\nfloor = 2.0\n") as one:
+        case = case_of(one)
+        floors = measure_floors(one, case)
+        assert one.check(case, one.record(case)).ok
+
+    assert floors.conditioning == {"y": None}
+    assert floors.precision["y"] is not None
+    (note,) = floors.notes
+    assert note.startswith("conditioning is unknown: output 'y' of ")
+    assert "cannot be measured element by element" in note
+
+
+def test_nothing_finite_is_not_called_an_integer(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    nodes = [helper.make_node("Log", ["c"], ["l"]), helper.make_node("Mul", ["x", "l"], ["y"])]
+    one_model(tmp_path / "nan", nodes, c=np.float32(-1))
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["tolerances", "nan", "--precision=fp16", "--backend=onnxruntime-cpu", "--cache-dir=cache"]) == 4
+    assert "skipped: no output holds a finite float that is not 0" in capsys.readouterr().out
+
+
+def test_no_tolerance_is_proposed_for_another_shape(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    """float16 rounds 1 + 1e-4 to 1, which is not above it."""
+    nodes = [
+        helper.make_node("Add", ["x", "small"], ["a"]),
+        helper.make_node("Greater", ["a", "one"], ["c"]),
+        helper.make_node("Compress", ["a", "c"], ["y"]),
+    ]
+    folder = tmp_path / "net"
+    one_model(folder, nodes, small=np.float32(1e-4), one=np.float32(1))
+    np.savez(folder / "inputs.npz", x=np.ones((2, 8), np.float32))
+    (folder / "trt.toml").write_text('[inputs]\nfile = "inputs.npz"\n')
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["tolerances", "net", "--precision=fp16", "--backend=onnxruntime-cpu", "--cache-dir=cache"]) == 1
+    out = capsys.readouterr().out
+    assert 'FAILED net[fp16, default, onnxruntime-cpu]: output "y" has shape (0,), the reference has (16,)' in out
 
 
 def test_no_tolerance_is_proposed_for_nan_and_other_models_follow(

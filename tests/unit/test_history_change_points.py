@@ -26,7 +26,7 @@ def history(levels: list[float], **fields: object) -> list[Row]:
 
 @pytest.mark.parametrize("ratio", [1.03, 1.5, 0.9])
 def test_a_step_is_found_where_it_is(ratio: float):
-    (found,) = level_shifts(noisy([1.0] * 12 + [ratio] * 8), noise=0.003, smallest=0.01)
+    (found,) = level_shifts(noisy([2.0] * 12 + [2.0 * ratio] * 8), noise=0.003, smallest=0.01)
 
     assert found.first < 12 <= found.last
     assert found.ratio == pytest.approx(ratio, rel=0.01)
@@ -61,6 +61,12 @@ def test_series_of_one_level_are_rarely_cut():
     assert cut <= 5
 
 
+def test_two_runs_on_each_side_are_enough():
+    (found,) = level_shifts([1.0, 1.0, 2.0, 2.0], noise=0.003)
+
+    assert (found.index, found.ratio) == (2, pytest.approx(2.0))
+
+
 def test_small_steps_are_left_out_one_by_one():
     levels = [1.0] * 8 + [1.02] * 8 + [1.04] * 8
 
@@ -69,6 +75,8 @@ def test_small_steps_are_left_out_one_by_one():
     (found,) = level_shifts(levels, noise=0.001, smallest=0.025)
     assert found.ratio == pytest.approx(1.03, rel=1e-3)
     assert level_shifts(levels, noise=0.001, smallest=0.05) == []
+    (large,) = level_shifts([1.0] * 8 + [1.02] * 8 + [1.5] * 8, noise=0.001, smallest=0.05)
+    assert (large.index, large.after) == (16, pytest.approx(1.5))
 
 
 def test_where_noise_blurs_the_step_the_range_is_wider():
@@ -93,9 +101,9 @@ def test_the_prior_of_noise_fades():
 
 
 def test_a_shift_names_its_commits_and_what_else_changed():
-    rows = history([1.0] * 8) + [
+    rows = history([2.0] * 8) + [
         row(8 + number, median, plan="ef", environment={**(row().environment or {}), "driver": "580.1"})
-        for number, median in enumerate(noisy([1.08] * 6, seed=1))
+        for number, median in enumerate(noisy([2.16] * 6, seed=1))
     ]
 
     (found,) = shifts(rows, smallest=0.01)
@@ -104,6 +112,13 @@ def test_a_shift_names_its_commits_and_what_else_changed():
     assert found.runs == (8, 6)
     assert found.ratio == pytest.approx(1.08, rel=0.01)
     assert found.differences == ("driver: 570.86.15 → 580.1", "another plan")
+    assert found.to_json() == {
+        "before": {"run": "run-0007", "commit": rows[7].commit, "median_ms": pytest.approx(2.0, rel=0.01)},
+        "after": {"run": "run-0008", "commit": rows[8].commit, "median_ms": pytest.approx(2.16, rel=0.01)},
+        "ratio": found.ratio,
+        "runs": [8, 6],
+        "differences": list(found.differences),
+    }
     lines = shift_lines(found, 3)
     assert lines[0].startswith("  slower by ")
     assert lines[2] == "    git log --oneline 0007cccccccc..0008cccccccc   # 3 commits"
@@ -134,6 +149,23 @@ def test_the_host_s_clock_sees_little_in_few_runs():
 
     assert len(shifts(history(levels), smallest=0.01)) == 1
     assert shifts(history(levels, clock="host"), smallest=0.01) == []
+
+
+def test_a_quiet_series_shows_less_than_the_prior_of_its_clock():
+    levels = noisy([1.0] * 12 + [1.001] * 12, noise=0.0001)
+
+    (found,) = shifts([row(number, median) for number, median in enumerate(levels)], smallest=0.0005)
+    assert found.runs == (12, 12)
+
+
+def test_runs_outside_of_a_repository_have_no_commits():
+    rows = [row(number, median, git=None) for number, median in enumerate(noisy([1.0] * 8 + [1.1] * 8))]
+
+    (found,) = shifts(rows, smallest=0.01)
+
+    assert found.commits is None
+    assert found.to_json()["before"]["commit"] is None
+    assert shift_lines(found, None)[1:] == ["    between run run-0007 and run run-0008"]
 
 
 def test_without_the_library_the_way_to_it_is_said(monkeypatch: pytest.MonkeyPatch):

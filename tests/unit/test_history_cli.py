@@ -33,6 +33,10 @@ def cli(commits: list[str], capsys: pytest.CaptureFixture[str]) -> Cli:
     return shell(capsys, "history")
 
 
+def test_an_action_is_needed(cli: Cli):
+    assert cli().code == USAGE
+
+
 def test_list_shows_runs_and_rows(cli: Cli, commits: list[str]):
     runs, rows = cli("list").out.splitlines(), cli("list", "digits-*").out.splitlines()
 
@@ -98,6 +102,7 @@ def test_when_names_the_commits(cli: Cli, commits: list[str]):
     ran = cli("when", CASE)
 
     assert ran.code == REGRESSION
+    assert ": 16 runs, 1 change above 1.0%\n" in ran.out
     assert "slower by 10.0%: 1 → 1.1 ms (8 runs before, 8 after)" in ran.out
     assert f"git log --oneline {commits[7][:12]}..{commits[8][:12]}   # 1 commit\n" in ran.out
     (found,) = json.loads(cli("when", CASE, "--json").out)
@@ -125,8 +130,16 @@ def test_when_there_is_nothing_slower(cli: Cli):
     assert cli("when", CASE, "--threshold=15%").code == PASS
     assert cli("when", CASE, "--commits=HEAD~8..HEAD").code == PASS
     few = cli("when", CASE, "--commits=HEAD~3..HEAD")
-    assert (few.code, "3 runs, which are too few" in few.out) == (NOTHING, True)
+    assert (few.code, "3 runs, too few to see a change" in few.out) == (NOTHING, True)
     assert cli("when", "nothing").code == NOTHING
+
+
+def test_when_nothing_was_measured_says_so(cli: Cli, tmp_path: Path):
+    HistoryLog(tmp_path / "history").append([row(70, None, id="net-fp32-b1-fake")])
+
+    ran = cli("when", "net-fp32-b1-fake")
+
+    assert (ran.code, "none of these runs has a latency" in ran.err) == (NOTHING, True)
 
 
 def test_plot_writes_a_picture_per_series(cli: Cli, tmp_path: Path):
@@ -147,6 +160,8 @@ def test_export_writes_the_latest_or_a_chosen_run(cli: Cli, tmp_path: Path):
     assert latest[CASE]["latency"]["value"] == pytest.approx(1.1e6)
     assert first[CASE]["latency"]["value"] == pytest.approx(1.0e6)
     assert cli("export", "gnuplot").code == USAGE
+    blocked = cli("export", "bencher", "--output=out/first.json/second.json")
+    assert (blocked.code, "--output: out/first.json/second.json cannot be written" in blocked.err) == (USAGE, True)
 
 
 def test_import_appends_a_run(cli: Cli, tmp_path: Path):
@@ -156,11 +171,12 @@ def test_import_appends_a_run(cli: Cli, tmp_path: Path):
     unsaid = cli("import", "times.json", "--name=net")
     assert "how it was timed" in unsaid.err
     assert unsaid.code == USAGE  # 1 means slower
-    ran = cli("import", "times.json", "--name=net", "--clock=graph", "--metric=latency")
+    ran = cli("import", "times.json", "--name=net", "--clock=graph", "--metric=latency", "--device=NVIDIA T4")
 
     assert (ran.code, ran.out) == (PASS, "net: 2.5 ms, graph clock\n")
     (found,) = json.loads(cli("list", "net", "--json").out)
     assert found["git"]["commit"] == git(tmp_path, "rev-parse", "HEAD")
+    assert found["environment"]["device"] == "NVIDIA T4"
 
 
 def test_a_broken_line_is_said_and_the_rest_is_used(cli: Cli, tmp_path: Path):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from history_rows import row
+from history_rows import commit, row
 
 from pytest_trt.history.compare import compare, pooled
 from pytest_trt.history.lines import change_lines
@@ -120,13 +120,15 @@ def test_runs_are_pooled_without_losing_the_noise_between_them():
     assert together.median_ms == pytest.approx(1.1, rel=1e-3)
     assert (together.loads, together.count) == (3, 120)
     assert together.between_sd == pytest.approx(0.0912, abs=1e-3)
+    assert together.within_se == pytest.approx(pooled([row()]).median_se)
+    assert (together.min_ms, together.max_ms) == (pytest.approx(0.999), pytest.approx(1.2012))
     assert pooled([row()]).loads == 1
     with pytest.raises(ValueError, match="no row has a latency"):
         pooled([row(median_ms=None)])
 
 
 def test_the_table_and_the_json_say_the_same():
-    changes = compare([row(1), row(1, id="gone")], [row(2, 1.2)], [], threshold=0.05)
+    changes = compare([row(1), row(1, None, id="gone", git=None)], [row(2, 1.2)], [], threshold=0.05)
 
     lines = change_lines(changes, ("v1", "v2"))
     content = json.loads(json.dumps([change.to_json() for change in changes]))
@@ -138,4 +140,6 @@ def test_the_table_and_the_json_say_the_same():
     assert lines[2].endswith("only before")
     assert lines[3].startswith("digits-fp16-b8-tensorrt: +20.0% against the baseline")
     assert content[0]["verdict"]["outcome"] == "fail"
+    assert (content[0]["before"]["commit"], content[0]["after"]["median_ms"]) == (commit(1), 1.2)
+    assert (content[1]["before"]["commit"], content[1]["before"]["median_ms"]) == (None, None)
     assert content[1]["after"] is None

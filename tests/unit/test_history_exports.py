@@ -53,13 +53,19 @@ def test_pytest_benchmark_gets_seconds_and_says_where_they_are_from():
     assert "data" not in second["stats"]
     assert (first["group"], first["param"]) == ("digits", "fp16-b8-tensorrt")
     assert second["extra_info"]["simulated"] == "computed in float32"
-    assert content["commit_info"] | {"time": ""} == {
+    assert content["commit_info"] == {
         "id": commit(1),
-        "time": "",
+        "time": "2026-01-02T00:00:00+00:00",
         "dirty": False,
         "project": "",
         "branch": "main",
     }
+
+
+def test_what_was_imported_is_no_case_of_ours():
+    (found,) = pytest_benchmark([row(case=None, git=None)])["benchmarks"]
+
+    assert (found["group"], found["params"], found["param"]) == (None, None, None)
 
 
 def test_github_action_benchmark_gets_entries_that_are_better_when_smaller():

@@ -54,12 +54,22 @@ def test_pytest_benchmark_s_samples_become_milliseconds(tmp_path: Path):
 
 @pytest.mark.parametrize("broken", [[], "text", {"cpu": []}])
 def test_what_only_describes_the_samples_may_be_broken(tmp_path: Path, broken: Any):
-    content = {**FOREIGN, "machine_info": broken, "commit_info": broken}
+    content = {**FOREIGN, "machine_info": broken, "commit_info": broken, "datetime": broken}
     content["benchmarks"] = [{**FOREIGN["benchmarks"][0], "extra_info": broken}]
 
     (made,) = rows_from(read_samples(write(tmp_path, content)), None)
 
     assert (made.id, made.median_ms, made.git) == ("tests/a.py::b", pytest.approx(2.5), None)
+
+
+@pytest.mark.parametrize(("name", "called"), [("digits-fp16-b8-tensorrt", "digits-fp16-b8-tensorrt"), (3, "t.py::b")])
+def test_what_we_measured_is_called_by_its_id(tmp_path: Path, name: Any, called: str):
+    benchmark = {"fullname": "t.py::b", "name": name, "stats": {"data": [1]}}
+    content = {"benchmarks": [{**benchmark, "extra_info": {"trt": {"backend": "tensorrt"}, "clock": "graph"}}]}
+
+    (found,) = read_samples(write(tmp_path, content))
+
+    assert (found.name, found.clock, found.environment) == (called, "graph", {"backend": "tensorrt"})
 
 
 def test_an_export_of_ours_comes_back_as_it_was(tmp_path: Path):

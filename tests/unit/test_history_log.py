@@ -73,6 +73,14 @@ def test_bytes_that_are_no_text_are_a_broken_line(tmp_path: Path):
     assert problems[0].startswith(f"{file}:1: ")
 
 
+def test_a_file_that_cannot_be_read_is_named_and_hides_nothing(tmp_path: Path):
+    log = HistoryLog(tmp_path)
+    log.append([row(1)])
+    (tmp_path / "folder.jsonl").mkdir()
+
+    assert log.read() == ([row(1)], [f"{tmp_path / 'folder.jsonl'}: cannot be read: Is a directory"])
+
+
 def test_files_may_be_put_together(tmp_path: Path):
     log = HistoryLog(tmp_path)
     files = [log.append([row(number)]) for number in (1, 2)]

@@ -47,6 +47,24 @@ def test_an_old_commit_that_is_measured_late_stands_where_it_belongs():
     assert [found.run for found in in_order([row(2), late, row(1)])] == ["run-0001", "late", "run-0002"]
 
 
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        ("2026-01-02T01:00:00+09:00", "2026-01-01T20:00:00+00:00"),
+        ("2026-01-01T23:00:00Z", "2026-01-01T21:00:00-05:00"),
+        ("2026-01-01T19:00:00-05:00", None),  # told by when it was measured
+    ],
+)
+def test_committers_live_in_different_time_zones(older: str, newer: str | None):
+    rows = [
+        row(run=run, branch="main", time="2026-01-02T12:00:00+00:00", git=GitState(commit(number), "main", False, date))
+        for number, (run, date) in enumerate((("new", newer), ("old", older)))
+    ]
+
+    assert [found.run for found in in_order(rows)] == ["old", "new"]
+    assert [found.run for found in pick(rows, "main", nothing)] == ["new"]
+
+
 def test_the_line_of_commits_orders_and_leaves_out_what_is_not_on_it():
     line = {commit(2): 0, commit(1): 1}
     rows = [row(1), row(2), row(3), row(2, dirty=True, run="dirty")]
@@ -92,6 +110,7 @@ def test_clean_runs_of_a_commit_win():
 @pytest.mark.parametrize(
     ("selector", "said"),
     [
+        ("latest~5", "the history holds 5 runs"),
         ("latest~9", "the history holds 5 runs"),
         ("mian", "no run, commit or branch of the history is called so; did you mean 'main'"),
         ("v9", "its commit was not measured"),

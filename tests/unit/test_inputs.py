@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
@@ -80,6 +81,8 @@ def test_fingerprint_covers_values_names_shapes_and_labels() -> None:
         InputSet(({"x": _rows(2)},), "a", labels=np.array([0, 1])),
         InputSet(({"x": _rows(2)},), "a", expected=({"x": _rows(2)},)),
         InputSet(({"x": _rows(2)}, {"x": _rows(2)}), "a"),
+        InputSet(({"x": _rows(2), "y": _rows(2)},), "a"),
+        InputSet(({"x": _rows(2)}, {"y": _rows(2)}), "a"),
     ]
     assert len({base.fingerprint, *(o.fingerprint for o in others)}) == 1 + len(others)
     assert InputSet(({"x": np.asfortranarray(_rows(2))},), "b").fingerprint == base.fingerprint
@@ -208,7 +211,7 @@ def test_labels_must_be_one_integer_per_row() -> None:
 def test_nonfinite_inputs_need_permission(value: float) -> None:
     rows = _rows(2)
     rows[1, 1] = value
-    with pytest.raises(InputsError, match="1 values that are NaN or infinite"):
+    with pytest.raises(InputsError, match="1 value of NaN or infinity"):
         inputs_from_arrays({"x": rows}, (X,), origin="a")
     assert inputs_from_arrays({"x": rows}, (X,), origin="a", allow_nonfinite=True).sets[0]["x"] is not None
 
@@ -220,15 +223,28 @@ def test_nonfinite_inputs_need_permission(value: float) -> None:
         ("folder", "holds no inputs"),
         ("inputs.csv", "cannot be read"),
         ("x.npy", "2 inputs"),
+        ("pointer.npz", "is a git-lfs pointer, not the file"),
     ],
 )
 def test_unusable_places(place: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "pointer.npz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "inputs.csv").write_text("1,2")
     np.save(tmp_path / "x.npy", _rows(1))
     with pytest.raises(InputsError, match=message) as caught:
         load_inputs(tmp_path / place, (X, IDS))
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("change", "there"), [(lambda data: data[:-1], 23), (lambda data: data + b"\0", 25)])
+def test_a_header_is_believed_only_when_its_bytes_are_there(
+    change: Callable[[bytes], bytes], there: int, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", _rows(2))
+    (tmp_path / "x.npy").write_bytes(change((tmp_path / "x.npy").read_bytes()))
+
+    with pytest.raises(InputsError, match=rf"x\.npy: shape 2x3 of float32 needs 24 bytes, but {there} are there"):
+        load_inputs(tmp_path / "x.npy", (X,))
 
 
 def test_damaged_npz_is_one_error(tmp_path: Path) -> None:
@@ -334,7 +350,7 @@ def test_stacked_samples_without_a_batch_axis() -> None:
     assert [s.feeds["s"].shape for s in samples] == [()] * 4
     np.testing.assert_array_equal(samples[2].feeds["x"], stack[2])
     assert samples[2].expected is not None
-    assert samples[2].expected["y"] == 2
+    assert (samples[2].expected["y"], samples[2].expected["y"].shape) == (2, ())
     assert samples[2].labels.tolist() == [2]  # type: ignore[union-attr]
 
 
@@ -359,7 +375,7 @@ def test_sets_that_do_not_fit_are_left_out_and_named() -> None:
         ({"x": _rows(4)}, {"x": (2, 4, 5)}, "input 'x' is 4x3, but the profile asks for 2x4x5"),
         ({"x": _rows(4), "m": _rows(3)}, {"x": (2, 3), "m": (2, 3)}, "the same rows: 'x' 4x3 for 2x3, 'm' 3x3 for 2x3"),
         ({"x": _rows(4), "m": _rows(4)}, {"x": (2, 3), "m": (3, 3)}, "the same rows"),
-        ({"x": _rows(0)}, {"x": (2, 3)}, "the same rows"),
+        ({"x": _rows(0)}, {"x": (2, 3)}, "input 'x' has no rows"),
         ({"x": np.float32(1)}, {"x": (1,)}, "input 'x' is scalar"),
         ({}, {"x": (1,)}, "no array for input 'x'"),
     ],

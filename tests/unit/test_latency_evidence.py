@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pytest_trt.latency import PRIORS, Outcome, Prior, Verdict, decide
+from pytest_trt.latency.stats import batch_count, median_error
 from pytest_trt.latency.student import t_quantile
 
 Array = NDArray[np.float64]
@@ -194,6 +195,30 @@ def test_pairs_are_matched_sample_by_sample():
     assert half_width(judge(baseline, shuffled, "simulated", paired=True)) > 3 * half_width(
         judge(baseline, candidate, "simulated", paired=True)
     )
+
+
+def test_the_interval_of_a_pair_is_that_of_its_ratios():
+    ratios = np.exp(0.05 * np.random.default_rng(6).standard_normal(200))
+    verdict = judge(np.full(200, 3.0), 3.0 * ratios, "simulated", paired=True)
+
+    assert verdict.ratio == pytest.approx(np.median(ratios))
+    assert half_width(verdict) == pytest.approx(
+        t_quantile(0.975, batch_count(200) - 1) * median_error(np.log(ratios)), rel=1e-6
+    )
+
+
+def test_pairs_of_several_processes_show_how_far_their_ratios_scatter():
+    verdict = judge(still(*[1.0] * 10), still(*medians(10, 0.02)), "sync", paired=True)
+
+    assert (verdict.noise, verdict.noise_source) == (pytest.approx(0.02), "the repeats")
+
+
+@pytest.mark.parametrize(("within", "level"), [(0.009, "between processes"), (0.011, "within process")])
+def test_the_larger_part_of_the_noise_names_its_level(within: float, level: str):
+    noisy = np.exp(0.05 * np.random.default_rng(6).standard_normal(400))
+    prior = Prior(processes=median_error(np.log(noisy)) * 0.01 / within, pairs=0.0)
+
+    assert judge([noisy], [noisy], prior=prior).noise_level == level
 
 
 def test_pairs_of_more_processes_narrow_the_interval():

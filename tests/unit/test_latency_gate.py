@@ -87,6 +87,7 @@ def test_outcomes_at_five_percent(ratio: float, se: float, clock: str, outcome: 
         ({}, 2 * 0.01**2),
         ({"repeats": "builds"}, 2 * (0.01**2 + 0.03**2)),
         ({"rebuilt": True}, 2 * (0.01**2 + 0.03**2)),
+        ({"repeats": "builds", "rebuilt": True}, 2 * (0.01**2 + 0.03**2)),
         ({"repeats": "loads"}, 2 * (0.01**2 + 0.02**2)),
         ({"repeats": "loads", "rebuilt": True}, 2 * (0.01**2 + 0.02**2 + 0.03**2)),
     ],
@@ -305,6 +306,14 @@ def test_cases_may_have_a_history_each():
     assert [found[name].outcome for name in ("calm", "wild")] == [Outcome.FAIL, Outcome.INCONCLUSIVE]
 
 
+def test_a_case_alone_is_judged_as_it_is_without_others():
+    sides = summary(1.0), summary(1.02)
+
+    assert decide_all({"a": sides}, threshold=0.05, clock="graph") == {
+        "a": decide(*sides, threshold=0.05, clock="graph")
+    }
+
+
 def test_no_cases_no_verdicts():
     assert decide_all({}, threshold=0.05, clock="graph") == {}
 
@@ -357,6 +366,7 @@ def test_two_samples_far_apart_are_noise_and_nothing_else():
 def test_an_improvement_has_to_be_beyond_noise():
     assert judge(0.99, clock="graph").improved
     assert not judge(0.999, clock="graph").improved
+    assert not judge(1.0).improved
     assert not judge(0.99, clock="graph", comparisons=10_000).improved
 
 

@@ -98,10 +98,12 @@ def test_it_lasts_as_long_as_asked_and_no_shorter_than_needed():
     quick, slow = Machine(), Machine()
     many = take(quick, sides(quick, rounds=2), warmup=0.4, seconds=1.0)
     few = take(slow, sides(slow, 500.0, 500.0))
+    no_time = take(Machine(), sides(Machine()), seconds=0.0)
 
     assert 0.4 + 0.1 + 2 * 1.0 <= quick.seconds < 3.2
     assert 300 < many.baseline_ms.shape[1] < 600
     assert few.baseline_ms.shape == (1, MIN_SAMPLES)
+    assert no_time.baseline_ms.shape == (1, 12)  # two groups of turns of 3: the fewest that hold MIN_SAMPLES
 
 
 def test_a_sample_of_many_launches_takes_as_long_as_all_of_them():

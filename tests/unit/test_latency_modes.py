@@ -81,8 +81,9 @@ QUIET = {"sm_clock_mhz": 1980, "throttle_reasons": [], "other_processes": 0, "lo
             {"throttle_reasons": [[], ["hw_slowdown", "gpu_idle"], ["sw_power_cap"]]},
             "the device held its clock back (hw_slowdown, sw_power_cap)",
         ),
-        ({"sm_clock_mhz": [1980, 1950, 1980]}, None),
-        ({"sm_clock_mhz": [1980, 1755, 1980]}, "the SM clock moved between 1755 and 1980 MHz"),
+        ({"throttle_reasons": list("febdca")}, "the device held its clock back (a, b, c, d, e, f)"),
+        ({"sm_clock_mhz": [1980, 1890, 1980]}, None),
+        ({"sm_clock_mhz": [1980, 1880, 1980]}, "the SM clock moved between 1880 and 1980 MHz"),
         ({"load_1min": [3.0, 17.5]}, "the host was busy (load 17.5 on 16 processors)"),
         ({"load_1min": 16.9}, None),
     ],
@@ -96,9 +97,10 @@ def test_loads_at_different_clocks_are_a_disturbance():
     assert disturbances([QUIET, {**QUIET, "sm_clock_mhz": 1500}])
 
 
+@pytest.mark.parametrize("gpu", [1.0, 20.0])
 @pytest.mark.parametrize(("enqueue", "limited"), [(0.7, False), (0.9, True)])
-def test_a_queue_that_the_host_limits(enqueue: float, limited: bool):
-    parts = {"enqueue_ms": np.full(9, enqueue), "gpu_ms": np.ones(9)}
+def test_a_queue_that_the_host_limits(enqueue: float, limited: bool, gpu: float):
+    parts = {"enqueue_ms": np.full(9, enqueue * gpu), "gpu_ms": np.full(9, gpu)}
     assert bool(disturbances([QUIET], parts)) is limited
 
 

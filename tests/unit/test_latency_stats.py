@@ -169,6 +169,11 @@ def test_what_is_no_duration(values: Any, message: str):
         summarize(values)
 
 
+def test_nothing_cannot_be_summarized():
+    with pytest.raises(ValueError, match="there are no samples"):
+        summarize()
+
+
 @given(durations)
 def test_json_keeps_five_digits_and_reads_itself(values: list[float]):
     found = summarize(values)

@@ -282,6 +282,9 @@ def stretches(*medians: float, spread: float = 0.0) -> list[NDArray[np.float64]]
         (stretches(1, 1, 1, 1.01), False),
         (stretches(1, 1.01, 1), False),
         (stretches(1, 1.004, 1.008), False),  # each step is small, and they add up
+        (stretches(1, 1.004, 1.002), True),
+        (stretches(1, 1.006, 1.003), False),
+        (stretches(1.003, 1, 1.006), False),
         (stretches(1, 1.01, 1, spread=0.2), True),  # not more than noise
         (stretches(1, 1, 0), False),
     ],

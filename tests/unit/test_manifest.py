@@ -174,6 +174,9 @@ def test_a_bare_model(tmp_path: Path, file: str, name: str):
     assert not manifest.profiles
 
 
+_A_SIZE = "a size is 0, 1, 2, …; where it may vary, give { min = […], opt = […], max = […] }"
+
+
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
@@ -191,15 +194,15 @@ def test_a_bare_model(tmp_path: Path, file: str, name: str):
             "did you mean 'exclude_nodes'?",
         ),
         ("[precision]\nint8 = 1\n", "precision.int8 must be a table", None),
-        ("model = 3\n", "model must be a table, not int", None),
-        ("variants = 3\n", "variants must be a table, not int", None),
-        ("profiles = []\n", "profiles must be a table, not list", None),
-        ("[model]\nname = 3\n", "model.name must be str, not int", None),
-        ("[model]\nargs = []\n", "model.args must be dict, not list", None),
-        ("[model]\nrequires = 'x'\n", "model.requires must be list, not str", None),
+        ("model = 3\n", "model must be a table, not an integer", None),
+        ("variants = 3\n", "variants must be a table, not an integer", None),
+        ("profiles = []\n", "profiles must be a table, not a list", None),
+        ("[model]\nname = 3\n", "model.name must be a string, not an integer", None),
+        ("[model]\nargs = []\n", "model.args must be a table, not a list", None),
+        ("[model]\nrequires = 'x'\n", "model.requires must be a list, not a string", None),
         ("[model]\nrequires = [1]\n", "model.requires must be a list of strings", None),
-        ("[model]\nvariant = ['x']\n", "model.variant must be str, not list", None),
-        ("[inputs]\nallow_nonfinite = 1\n", "inputs.allow_nonfinite must be bool, not int", None),
+        ("[model]\nvariant = ['x']\n", "model.variant must be a string, not a list", None),
+        ("[inputs]\nallow_nonfinite = 1\n", "inputs.allow_nonfinite must be true or false, not an integer", None),
         ("[build]\nopt_level = true\n", "build.opt_level: cannot use 'on': a whole number is wanted", None),
         ("[build]\nopt_level = 6\n", "build.opt_level: cannot use '6': a number from 0 to 5 is wanted", None),
         (
@@ -215,8 +218,8 @@ def test_a_bare_model(tmp_path: Path, file: str, name: str):
             " e.g. x=HALF:CHW16",
             None,
         ),
-        ("[latency]\nthreshold = [5]\n", "latency.threshold must be int or float or str, not list", None),
-        ("[latency]\nthreshold = true\n", "latency.threshold must be int or float or str, not bool", None),
+        ("[latency]\nthreshold = [5]\n", "latency.threshold must be a number or a string, not a list", None),
+        ("[latency]\nthreshold = true\n", "latency.threshold must be a number or a string, not true or false", None),
         (
             "[latency]\nthreshold = 'x'\n",
             "latency.threshold: cannot use 'x': a share such as 5% or 0.05 is wanted",
@@ -256,25 +259,46 @@ def test_a_bare_model(tmp_path: Path, file: str, name: str):
             "inputs.file = '/etc/passwd' leaves the model's folder",
             "copy the file beside the manifest",
         ),
-        ("[inputs]\nrange = { x = [1, 0] }\n", "inputs.range.x must be [low, high], both inclusive", None),
-        ("[inputs]\nrange = { x = [1] }\n", "inputs.range.x must be [low, high], both inclusive", None),
-        ("[inputs]\nrange = { x = ['a', 'b'] }\n", "inputs.range.x must be [low, high], both inclusive", None),
-        ("[inputs]\nrange = { x = [nan, 1] }\n", "inputs.range.x must be [low, high], both inclusive", None),
-        ("[inputs]\nrange = { x = [false, true] }\n", "inputs.range.x must be [low, high], both inclusive", None),
-        ("[profiles]\nb1 = [1]\n", "[profiles.b1] must be a table of input = shape", None),
-        ("[profiles.b1]\nx = 8\n", "profiles.b1.x must be a shape, or { min = […], opt = […], max = […] }", None),
+        ("[inputs]\nrange = { x = [1, 0] }\n", "inputs.range.x must be [low, high], both included, not [1, 0]", None),
+        ("[inputs]\nrange = { x = [1] }\n", "inputs.range.x must be [low, high], both included, not [1]", None),
         (
-            "[profiles.b1]\nx = { min = [1], max = [2] }\n",
-            "profiles.b1.x must be a shape, or { min = […], opt = […], max = […] }",
+            "[inputs]\nrange = { x = ['a', 'b'] }\n",
+            "inputs.range.x must be [low, high], both included, not ['a', 'b']",
             None,
         ),
-        ("[profiles.b1]\nx = [1, -1]\n", "profiles.b1.x must be a list of sizes", None),
-        ("[profiles.b1]\nx = ['N', 3]\n", "profiles.b1.x must be a list of sizes", None),
-        ("[profiles.b1]\nx = [true]\n", "profiles.b1.x must be a list of sizes", None),
+        (
+            "[inputs]\nrange = { x = [nan, 1] }\n",
+            "inputs.range.x must be [low, high], both included, not [nan, 1]",
+            None,
+        ),
+        (
+            "[inputs]\nrange = { x = [false, true] }\n",
+            "inputs.range.x must be [low, high], both included, not [False, True]",
+            None,
+        ),
+        ("[profiles]\nb1 = [1]\n", "[profiles.b1] must be a table of input = shape", None),
+        (
+            "[profiles.b1]\nx = 8\n",
+            "profiles.b1.x must be a shape, or { min = […], opt = […], max = […] }; it has 8",
+            None,
+        ),
+        (
+            "[profiles.b1]\nx = { min = [1], max = [2] }\n",
+            "profiles.b1.x must be a shape, or { min = […], opt = […], max = […] }; it has min, max",
+            None,
+        ),
+        ("[profiles.b1]\nx = [1, -1]\n", "profiles.b1.x must be a list of sizes, not [1, -1]", _A_SIZE),
+        ("[profiles.b1]\nx = ['N', 3]\n", "profiles.b1.x must be a list of sizes, not ['N', 3]", _A_SIZE),
+        ("[profiles.b1]\nx = [true]\n", "profiles.b1.x must be a list of sizes, not [True]", _A_SIZE),
         (
             "[profiles.b1]\nx = { min = [1], opt = [2.0], max = [3] }\n",
-            "profiles.b1.x.opt must be a list of sizes",
-            None,
+            "profiles.b1.x.opt must be a list of sizes, not [2.0]",
+            _A_SIZE,
+        ),
+        (
+            "[model]\nvariant = 'small'\n",
+            "model.variant names 'small'",
+            "there is no variant; write [variants.small.model]",
         ),
         (
             "[model]\nvariant = 'smal'\n[variants.small]\n",
@@ -307,6 +331,7 @@ def test_what_is_no_toml_names_its_file(tmp_path: Path, content: bytes):
         Manifest.load(file)
 
     assert caught.value.message.startswith(f"{file}: cannot be read: ")
+    assert caught.value.hint == ("save it as UTF-8" if content == b"\xff\xfe" else None)
 
 
 def test_a_missing_file_is_named(tmp_path: Path):

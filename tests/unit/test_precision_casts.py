@@ -396,6 +396,19 @@ def test_exclusions_take_names_outputs_globs_and_ops():
     assert kept == {"gemm": "op type Gemm is excluded"}
 
 
+def test_a_name_with_brackets_excludes_as_it_is():
+    proto = conv_net()
+    proto.graph.node[0].name = "layer[0]/conv"
+
+    assert recipe("fp16", proto, exclude_nodes=["layer[0]/conv"]).notes["kept_nodes"] == {
+        "layer[0]/conv": "excluded by name"
+    }
+
+
+def test_an_operator_that_this_model_lacks_may_be_excluded():
+    assert recipe("fp16", conv_net(), exclude_ops=["Softmax"]).notes["kept_nodes"] == {}
+
+
 def test_layer_normalization_as_one_node_keeps_its_statistics_in_float32():
     nodes = [node("LayerNormalization", ["x", "g", "b"], ["y", "mean"], name="ln")]
     proto = model(nodes, {"x": [2, 8]}, {"y": [2, 8], "mean": [2, 1]}, {"g": weights(1, 8), "b": weights(2, 8)})
@@ -477,7 +490,7 @@ def test_a_model_without_floats_has_nothing_to_do():
     proto = model([node("Add", ["x", "x"], ["y"])], {"x": (INT64, [2])}, {"y": (INT64, [2])})
     with pytest.raises(PrecisionError, match="nothing to do in float16") as caught:
         recipe("fp16", proto)
-    assert caught.value.hint == "it computes no floats"
+    assert caught.value.hint == "it computes nothing in float32"
     assert recipe("fp32", proto).proto is proto
 
 

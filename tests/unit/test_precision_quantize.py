@@ -281,6 +281,8 @@ def test_a_model_that_is_quantized_already_is_taken_as_it_is():
         ({}, {"x": (-1, 1)}, "no range for 2 activations, 'r1' first", "calibrate"),
         ({}, None, "no range for 3 activations, 'x' first", "calibrate"),
         ({}, {"x": (-1, float("nan")), "r1": (0, 1), "f": (0, 1)}, "range of 'x' is", "calibrate"),
+        ({}, {"x": (float("-inf"), 1), "r1": (0, 1), "f": (0, 1)}, "range of 'x' is", "calibrate"),
+        ({}, {"x": (-1, float("inf")), "r1": (0, 1), "f": (0, 1)}, "range of 'x' is", "calibrate"),
         ({}, {"x": (1, -1), "r1": (0, 1), "f": (0, 1)}, "range of 'x' is", "calibrate"),
         ({"op_types": ["Convv"]}, {}, "'Convv', which it cannot quantize", "did you mean 'Conv'?"),
         ({"op_types": ["MatMul"]}, {}, "nothing to do in int8", "no such node"),
@@ -312,6 +314,16 @@ def test_operands_without_a_constant_are_kept_with_a_reason():
         "dynamic": "its weight 'v' is no constant",
         "constant_first": "its first operand 'c' is a constant",
     }
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_a_weight_without_values_is_kept_with_a_reason(precision: str):
+    nodes = [node("MatMul", ["x", "e"], ["y"], name="empty"), node("MatMul", ["x", "w"], ["z"], name="quantized")]
+    values = {"e": np.zeros((4, 0), np.float32), "w": weights(2, 4, 4)}
+    proto = model(nodes, {"x": [1, 4]}, {"y": [1, 0], "z": [1, 4]}, values, opset=19)
+    result = apply_recipe(get_precision(precision).make_recipe(), proto, {"x": (-1, 1)})
+
+    assert result.notes["kept_nodes"] == {"empty": "its weight 'e' is empty"}
 
 
 def test_ensures_sees_what_the_recipe_must_not_make():

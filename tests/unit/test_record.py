@@ -12,7 +12,7 @@ from records import accuracy, failed, latency, passed, simulated
 from pytest_trt.accuracy import DEFAULTS, compare
 from pytest_trt.latency.stats import summarize
 from pytest_trt.latency.timer import Samples
-from pytest_trt.record import Record, accuracy_section, latency_section, merge_records
+from pytest_trt.record import Record, accuracy_section, latency_section, merge_records, undecided_metric
 from pytest_trt.spec.case import Case
 
 WORST_FIRST = ("error", "failed", "inconclusive", "passed", "skipped")
@@ -118,6 +118,15 @@ def test_the_later_of_two_attempts_counts():
     assert merged.latency == latency(2.5)
 
 
+def test_a_section_of_the_later_part_takes_the_place_of_the_earlier_one():
+    first, second = (
+        Record(CASE, baseline=found) for found in ({"state": "missing", "from": "x"}, {"state": "current"})
+    )
+    (merged,) = merge_records([first, second])
+
+    assert merged.baseline == {"state": "current"}
+
+
 def test_cases_stay_in_the_order_in_which_they_came():
     records = [passed("b"), failed("a"), passed("a"), simulated("c"), failed("a"), passed("b")]
 
@@ -161,6 +170,24 @@ def test_a_missing_output_has_no_figures():
 
     assert section["outputs"]["y"]["ok"] is False
     assert "max_abs" not in section["outputs"]["y"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ({"gates": True, "outcome": "inconclusive"}, 'metric "iou": cannot tell'),
+        ({"gates": False, "outcome": "inconclusive"}, ""),
+        ({"gates": True, "outcome": "fail"}, ""),
+        (None, ""),
+    ],
+)
+def test_a_metric_that_gates_and_cannot_tell_is_said(verdict: dict[str, object] | None, said: str):
+    record = passed()
+    assert undecided_metric(record) == undecided_metric(Record(CASE)) == ""
+    row = {"verdict": verdict and {**verdict, "sentence": "cannot tell"}}
+    record.accuracy = {**accuracy(), "metrics": {"f1": {}, "iou": row}}
+
+    assert undecided_metric(record) == said
 
 
 def test_the_latency_section():

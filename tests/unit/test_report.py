@@ -117,6 +117,15 @@ def test_each_simulation_is_told_once():
     assert "synthetic inputs (accuracy on real data is not shown): net, other" in lines
 
 
+def test_outputs_without_a_value_are_told():
+    record = passed()
+    assert record.accuracy is not None
+    for output in record.accuracy["outputs"].values():
+        output["count"] = 0
+
+    assert f"no value was compared, the outputs are empty: {record.case.id}" in notes([record, passed(profile="b1")])
+
+
 def test_baselines_that_were_written_are_counted():
     records = [passed(), passed(profile="b1")]
     for record in records:
@@ -252,7 +261,7 @@ def test_what_is_no_report_is_named(tmp_path: Path, content: str, message: str):
 
 
 def test_a_missing_report_is_named(tmp_path: Path):
-    with pytest.raises(UsageError, match=r"none\.json: not a report"):
+    with pytest.raises(UsageError, match=r"none\.json: cannot be read: No such file"):
         read_report(tmp_path / "none.json")
 
 

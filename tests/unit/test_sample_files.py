@@ -56,6 +56,12 @@ def test_pytest_benchmark_is_in_seconds(tmp_path: Path):
     assert plain(dict(found.samples)) == {"t.py::b0": [[1.0, 2.5]], "t.py::b1": [[1000.0]]}
 
 
+def test_a_benchmark_that_has_only_a_short_name_is_called_so(tmp_path: Path):
+    path = written(tmp_path, {"benchmarks": [{"name": "b", "stats": {"data": [0.001]}}]})
+
+    assert plain(read_samples(path)) == {"b": [[1.0]]}
+
+
 @pytest.mark.parametrize(
     ("extra", "clocks"),
     [

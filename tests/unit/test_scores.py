@@ -55,8 +55,9 @@ def test_nan_is_no_class():
 @pytest.mark.parametrize(
     ("actual", "expected", "asked", "message"),
     [
-        (np.ones((2, 1)), np.ones((2, 1)), {}, "1 best of 1 classes"),
-        (np.ones((2, 3)), np.ones((2, 3)), {"k": 3}, "3 best of 3 classes"),
+        (np.ones((2, 1)), np.ones((2, 1)), {}, "one class always agrees"),
+        (np.ones((2, 3)), np.ones((2, 3)), {"k": 3}, "3 best of 3 classes always agree\n.*or let k be 2 or less"),
+        (np.ones((2, 3)), np.ones((2, 3)), {"k": 9}, "9 best of 3 classes always agree"),
         (np.ones((2, 3)), np.array([0, 3]), {}, "integers from 0 to 2"),
         (np.ones((2, 3)), np.array([0, 1, 2]), {}, "do not fit"),
         (np.ones((2, 3)), np.ones((2, 3)), {"axis": 2}, "no axis 2"),

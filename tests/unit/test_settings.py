@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_trt.errors import UsageError
-from pytest_trt.settings import Option, Settings, options, unknown_variables
+from pytest_trt.settings import Option, Settings, as_text, as_words, options, unknown_variables
 
 OPTIONS = {option.name: option for option in options()}
 
@@ -111,10 +111,15 @@ def test_a_wrong_value_that_another_source_hides_is_not_read():
         ("tactics", "+A;*B", "'*B' is not +SOURCE or -SOURCE"),
         ("cache", "wr", "one of off, ro, rw is wanted"),
         ("cache", "RW", "one of off, ro, rw is wanted"),
+        ("cache_dir", "", "a path is wanted"),
+        ("lean_runtime", " ", "a path is wanted"),
+        ("report", "", "a path is wanted"),
+        ("report", ".", "the path of a file is wanted"),
+        ("markdown", "/", "the path of a file is wanted"),
         ("latency", "of", "did you mean 'off'?"),
         ("shapes", "corner", "one of opt, corners, all"),
         ("baseline", "stict", "did you mean 'strict'?"),
-        ("inconclusive", "0", "known: fail, warn"),
+        ("inconclusive", "0", "'0': one of warn, fail is wanted"),
         ("update_baselines", "al", "did you mean 'all'?"),
         ("timing_cache", "true", "one of on, off is wanted"),
         ("warmup", "-0.1", "a number from 0 to 600 is wanted"),
@@ -137,6 +142,25 @@ def test_a_wrong_value_that_another_source_hides_is_not_read():
         ("cache_size", "GB", "units are KB, MB, GB, B"),
         ("cache_size", "infGB", "units are KB, MB, GB, B"),
         ("cache_size", "nanGB", "units are KB, MB, GB, B"),
+        ("graph", "opset=", "'opset=' is none of as-is, ort-basic, ort-extended, simplified, opset=N"),
+        ("graph", "opset=²", "'opset=²' is none of"),
+        ("graph", "opsett=17", "'opsett=17' is none of"),
+        ("graph", "as-is,simplifed", "did you mean 'simplified'?"),
+        ("shapes", "0", "a number of random points from 1 to 10000"),
+        ("shapes", "10001", "a number of random points from 1 to 10000"),
+        ("shapes", "²", "a number of random points from 1 to 10000"),
+        ("sparsity", "yes", "on or off is wanted"),
+        ("memory_pools", "TACTIC_DRAM", "POOL=SIZE is wanted"),
+        ("memory_pools", "TACTIC_DRAM=", "POOL=SIZE is wanted"),
+        ("memory_pools", "=1GB", "POOL=SIZE is wanted"),
+        ("memory_pools", "TACTIC_DRAM=much", "units are KB, MB, GB, B"),
+        ("builder_flags", "STRICT_NANS", "'STRICT_NANS' is not +NAME or -NAME"),
+        ("builder_flags", "+STRICT_NANS,-", "'-' is not +NAME or -NAME"),
+        ("io_formats", "x", "'x' is not TENSOR=LAYOUT or TENSOR=DTYPE:LAYOUT"),
+        ("io_formats", "=CHW", "'=CHW' is not TENSOR=LAYOUT"),
+        ("io_formats", "x=HALF:", "'x=HALF:' is not TENSOR=LAYOUT"),
+        ("io_formats", "x=A:B:C", "'x=A:B:C' is not TENSOR=LAYOUT"),
+        ("io_formats", "x=CHW,x=HWC8", "tensor 'x' is given twice"),
         ("workspace", "much", "units are KB, MB, GB, B"),
         ("workspace", "1.5", "units are KB, MB, GB, B"),
     ],
@@ -209,6 +233,44 @@ def test_no_text_breaks_a_parser(text: str):
 )
 def test_tactic_sets(text: str, sets: tuple[tuple[str, ...], ...]):
     assert resolve({"tactics": text}).tactics == sets
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value", "words"),
+    [
+        ("graph", "as-is,opset=17", ("as-is", "opset=17"), "as-is,opset=17"),
+        ("shapes", "all", "all", "all"),
+        ("shapes", "10000", 10_000, "10000"),
+        ("sparsity", "ON", True, "on"),
+        ("sparsity", "true", True, "on"),
+        ("sparsity", "False", False, "off"),
+        ("memory_pools", "DLA_SRAM=1MB,A=5", (("A", 5), ("DLA_SRAM", 10**6)), "A=5,DLA_SRAM=1000000"),
+        ("builder_flags", "+A, -B", ("+A", "-B"), "+A,-B"),
+        ("io_formats", "x=chw16,a=b=half:linear", ("x=CHW16", "a=b=HALF:LINEAR"), "x=CHW16,a=b=HALF:LINEAR"),
+        ("plugins", "a.so,b/c.so", (Path("a.so"), Path("b/c.so")), "a.so,b/c.so"),
+    ],
+)
+def test_a_value_in_words_is_read_as_itself(name: str, text: str, value: Any, words: str):
+    option = OPTIONS[name]
+
+    assert option.read(text, option.flag) == value
+    assert as_words(value) == words
+    assert option.read(words, option.flag) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "on"),
+        (False, "off"),
+        (["a", 1], "a,1"),
+        ({"A": "1GB", "B": True}, "A=1GB,B=on"),
+        (0.5, "0.5"),
+        ("x", "x"),
+    ],
+)
+def test_a_value_of_toml_is_what_the_command_line_would_say(value: Any, text: str):
+    assert as_text(value) == text
 
 
 def test_names_are_trimmed_and_kept_once():

@@ -708,3 +708,18 @@ def test_nothing_to_compare_with_is_said(tmp_path: Path):
 
     with pytest.raises(InputsError, match=r"nothing to compare with: 'm' has no ONNX graph .*\n.*reference = "):
         obtain_called_reference(MemoryStore(), manifest, model, samples(), "f")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("build.py", r"source 'build\.py' is not FILE:CALLABLE with a file of this folder$"),
+        ("../build.py:build", r"is not FILE:CALLABLE with a file of this folder$"),
+        ("biuld.py:build", r"source 'biuld\.py:build': there is no biuld\.py in this folder$"),
+    ],
+)
+def test_a_source_that_names_no_file(tmp_path: Path, source: str, message: str):
+    manifest = folder(tmp_path, f'[model]\nsource = "{source}"\n', build="def build(): ...\n")
+
+    with pytest.raises(ManifestError, match=message):
+        obtain_model(manifest, MemoryStore())

@@ -104,6 +104,16 @@ def test_stored_outputs_take_the_place_of_the_reference(tmp_path: Path) -> None:
     assert all((row["y"] == 7).all() and row["y"].shape == (8, 3) for row in expected)
 
 
+def test_stored_outputs_of_some_rows_only_are_said_to_be_unused(tmp_path: Path) -> None:
+    folder = expecting(tmp_path / "tiny", 6)
+    with lab_of(folder) as lab:
+        (case,) = lab.cases(lab.add(folder))
+        _, _, source = lab.expected(case, lab.profile(case).at("opt"), None)
+
+    assert source == "onnxruntime-cpu fp32"
+    assert "tiny: not every sample at x 8x4 has stored outputs: none of them is used" in lab.events
+
+
 def test_an_output_that_is_not_stored_is_named(tmp_path: Path) -> None:
     folder = expecting(tmp_path / "tiny", 16)
     np.savez(folder / "expected.npz", z=np.zeros(3))

@@ -144,7 +144,7 @@ def test_a_function_may_return_one_score_or_one_per_row(tmp_path: Path, returned
         ("return float('nan')", "returned NaN or infinity on rows 0..1"),
         ("return [1, 2, 3]", "scores of shape (3,) for 2 rows"),
         ("return 'good'", "returned str, which is no number"),
-        ("return None", "NaN or infinity"),
+        ("return None", "returned nothing"),
         ("raise SystemExit", "eval.py:3 on rows 0..1: SystemExit"),
     ],
 )
@@ -170,6 +170,11 @@ def test_the_innermost_line_of_the_file_counts(tmp_path: Path):
 def test_a_signature_that_does_not_fit_is_explained(tmp_path: Path):
     with pytest.raises(MetricError, match="may be outputs, expected, inputs, labels"):
         call(function(tmp_path, "def score(out, ref):\n    return 1\n"))
+
+
+def test_an_argument_cannot_take_the_place_of_what_is_given(tmp_path: Path):
+    with pytest.raises(MetricError, match=r"metrics\.m: args names 'labels', which is what every function is given"):
+        function(tmp_path, "def score(labels):\n    return 1\n", "args = { labels = 3 }")
 
 
 @pytest.mark.parametrize("parameters", ["labels, outputs", "outputs, labels=None", "*, labels", "**all", "beta=3"])
@@ -235,7 +240,7 @@ def test_every_sample_is_scored_once(scored):
         ('[metrics.a]\nmetric = "top1"\nagainst = "labels"', "there are no labels"),
         ('[metrics.a]\nmetric = "tokens"\nmask = "m"', "there is no input 'm'"),
         ('[metrics.a]\nmetric = "iou"', "floats are no masks"),
-        ('[metrics.a]\nmetric = "topk"', "the 3 best of 3 classes"),
+        ('[metrics.a]\nmetric = "topk"', "the 5 best of 3 classes"),
         ('[metrics.a]\nmetric = "gone.py:f"', "gone.py:f"),
     ],
 )

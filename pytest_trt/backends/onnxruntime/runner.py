@@ -42,7 +42,7 @@ class GraphRunner:
         if marked:
             _mark(graph, self.output_names)
         if Model.from_proto(graph, model.name).fits_in_memory_message:
-            # Held as long as the session, which reads them where they lie: ONNX Runtime does not say that it holds them.
+            # Held as long as the session, which reads them where they lie. Whether it holds them itself is not said.
             self._weights = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
             options.add_external_initializers(list(self._weights), list(self._weights.values()))
             return open_source(graph.SerializeToString(), options, model.name)

@@ -32,7 +32,8 @@ def declared_shape(engine: Any, name: str) -> Shape:
     except ValueError as error:  # what has a rank of -1 has a length of -1
         raise RunError(
             f"the engine knows no shape of its tensor {name!r}, so nothing can be fed to it",
-            hint="seen with inputs that TensorRT 8.6 reads while it builds: make it a constant of the model",
+            hint="seen with NonMaxSuppression in TensorRT 8.6.0, which itself cannot run such an engine: leave the node"
+            " out of the model and run it after the engine",
         ) from error
     return tuple(int(size) for size in sizes)
 

@@ -61,6 +61,7 @@ class Contents:
     ranges: Mapping[str, tuple[float, float]] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     timings: bytes | None = None
+    engine: str = ""  # the digest of its key, versions and device among it, and what is injected
     notes: tuple[str, ...] = ()
     piece: str = ""  # "1 of 30 nodes", where it is no whole model
 
@@ -79,9 +80,23 @@ class Contents:
         return self.request.options
 
     @property
+    def is_uniform(self) -> bool:
+        """Whether every array has one shape in all samples, so that these can be stored together."""
+        return all(len({np.shape(row[n]) for row in rows}) == 1 for rows in self._rows for n in rows[0])
+
+    @property
+    def _rows(self) -> tuple[Rows, Rows, Rows]:
+        return self.feeds, self.expected, self.actual
+
+    def sample(self, number: int) -> Contents:
+        """The same with one sample alone."""
+        feeds, expected, actual = (rows[number : number + 1] for rows in self._rows)
+        return replace(self, feeds=feeds, expected=expected, actual=actual)
+
+    @property
     def digest(self) -> str:
-        """Equal for equal failures: of the typed model, the inputs, what the engine was built with and held to."""
-        decided = self.case, self.build.describe(), self.profile.describe(), self.limits
+        """Equal for equal failures: of the typed model, the inputs, what the engine was built with, by and held to."""
+        decided = self.case, self.build.describe(), self.profile.describe(), self.limits, self.engine
         found = hashlib.sha256(repr(decided).encode())
         if self.typed is not None:
             found.update(self.typed.fingerprint.encode())
@@ -127,6 +142,7 @@ def of_case(bench: Converter, subject: Subject, summary: str, *, synthetic: bool
         run=run,
         facts=stored.facts,
         timings=bench.timings(case.backend) if case.backend == "tensorrt" else None,
+        engine=f"{stored.digest} {bench.settings.fake or ''}",
     )
     return _named(_with_recipe(bench, found) if has_graph else found)
 

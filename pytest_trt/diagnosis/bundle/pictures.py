@@ -47,7 +47,7 @@ def draw_histogram(actual: Rows, expected: Rows, path: Path) -> None:
     matplotlib, and where there is nothing to draw."""
     errors = relative_errors(actual, expected)
     if not errors:
-        raise UsageError("no error histogram: no output of floats has finite elements on both sides")
+        raise UsageError("no output of floats has finite elements on both sides")
     worst = sorted(errors, key=lambda name: float(errors[name].max()), reverse=True)[:_PANELS]
     errors = {name: error for name, error in errors.items() if name in worst}
     figure, axes = _figure(len(errors))
@@ -67,7 +67,7 @@ def draw_curve(layers: Mapping[str, float], divergence: Divergence | None, path:
     figure, (axis,) = _figure(1)
     names = list(layers)
     if not any(error > 0 for error in layers.values()) and divergence is None:
-        raise UsageError("no error curve: no inner tensor differs")
+        raise UsageError("no inner tensor differs")
     points = [(place, error) for place, error in enumerate(layers.values()) if 0 < error < math.inf]
     if points:
         axis.plot(*zip(*points, strict=True), "o-", ms=3, lw=1, color=_LINE, label="typed model against float32")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,15 +23,23 @@ def main(folder: Path, runners: Mapping[str, Callable[..., Any]], arguments: Seq
     """Run the model of the bundle in *folder* (or the one that *arguments* name) and compare it with what is expected.
 
     *runners* are by tool: ``run(model path, how, feeds of each sample) -> outputs of each sample``. Returns 1 where the
-    failure shows, 0 where it does not, 2 where the model cannot be run here.
+    failure shows, 0 where it does not, 2 where the model cannot be run here, or a file is missing or damaged.
     """
-    case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
-    how = case["run"]
-    if how["tool"] not in runners:
-        say(f"{how['tool']}: {how['why']}")
+    try:
+        case = described(folder / "case.json")
+        how = case["run"]
+        if how["tool"] not in runners:
+            say(f"{how['tool']}: {how['why']}")
+            return CANNOT_RUN
+        model = Path(arguments[0]) if arguments else folder / how["model"]
+        if not model.is_file():
+            raise Unusable(f"there is no file {model}")
+        for name in changed(folder, case, [] if arguments else [how["model"]]):
+            say(f"{name} is not as it was written: what follows is about this file")
+        feeds, expected = (read(folder / name, case["samples"]) for name in ("inputs.npz", "expected.npz"))
+    except Unusable as error:
+        say(f"cannot run here: {error}; a bundle is used as a whole folder, as it was written")
         return CANNOT_RUN
-    model = Path(arguments[0]) if arguments else folder / how["model"]
-    feeds, expected = (read(folder / name, case["samples"]) for name in ("inputs.npz", "expected.npz"))
     samples = f"{case['samples']} sample{'' if case['samples'] == 1 else 's'}"
     say(f"{case['title']}: {model.name} with {how['tool']}, {samples}")
     try:
@@ -48,13 +58,40 @@ def say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
+class Unusable(Exception):  # noqa: N818 - said, and never seen by a caller
+    """A file of the bundle is missing or damaged."""
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What ``case.json`` says. Raises Unusable."""
+    try:
+        case: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        needed = {name: case[name] for name in ("title", "run", "samples", "tolerance", "allow_nonfinite")}
+        missing = [] if "why" in needed["run"] else {"tool", "model"}.difference(needed["run"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise Unusable(f"{path.name} cannot be read: {type(error).__name__}: {error}") from error
+    if missing:
+        raise Unusable(f"{path.name} does not say how to run the model")
+    return case
+
+
+def changed(folder: Path, case: Mapping[str, Any], models: Sequence[str]) -> list[str]:
+    """The files that are read and that have another content than the one that was written."""
+    written = case.get("digests", {})
+    names = [n for n in ("inputs.npz", "expected.npz", *models) if n in written and (folder / n).is_file()]
+    return [n for n in names if hashlib.sha256((folder / n).read_bytes()).hexdigest() != written[n]]
+
+
 def read(path: Path, samples: int) -> list[dict[str, Any]]:
-    """One mapping of name to array for each sample; of several samples the first axis counts them."""
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    if samples == 1:
-        return [arrays]
-    return [{name: array[i, ...] for name, array in arrays.items()} for i in range(samples)]
+    """One mapping of name to array for each sample; of several samples the first axis counts them. Raises Unusable."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if samples == 1:
+            return [arrays]
+        return [{name: array[i, ...] for name, array in arrays.items()} for i in range(samples)]
+    except (OSError, ValueError, EOFError, IndexError, AttributeError, zipfile.BadZipFile) as error:
+        raise Unusable(f"{path.name} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def problems_of(
@@ -126,7 +163,7 @@ def judge_floats(pairs: Pairs, limit: Mapping[str, Any], allow_nonfinite: bool) 
     if signal and energy:
         cosine = max(-1.0, min(1.0, product / (math.sqrt(signal) * math.sqrt(energy))))
     if limit["cosine"] is not None and not cosine >= limit["cosine"]:
-        yield f"cosine {cosine:.6g}, at least {limit['cosine']:g} is required"
+        yield f"cosine {cosine:.9g}, at least {limit['cosine']} is required"
     decibels = math.inf if noise == 0 else -math.inf if signal == 0 else 10 * math.log10(signal / noise)
     if limit["snr_db"] is not None and not decibels >= limit["snr_db"]:
         yield f"signal-to-noise ratio {decibels:.3g} dB, at least {limit['snr_db']:g} is required"

@@ -135,7 +135,7 @@ class _CastRecipe:
         if not selection.low:
             reasons = "; ".join(f"{label}: {reason}" for label, reason in list(kept.items())[:3])
             raise PrecisionError(
-                f"nothing to do in {low_name}: no node can take it", hint=reasons or "it computes no floats"
+                f"nothing to do in {low_name}: no node can take it", hint=reasons or "it computes nothing in float32"
             )
         notes: dict[str, Any] = {
             "low_type": low_name,

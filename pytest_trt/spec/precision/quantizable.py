@@ -115,6 +115,8 @@ def _plan_node(
         return f"{wrong[0]!r} is not known to be float32"
     if data in values:
         return f"its first operand {data!r} is a constant"
+    if weight in values and not values[weight].size:
+        return f"its weight {weight!r} is empty"
     if weight in values:
         return NodePlan((0,), has_weight=True, weight_axis=_weight_axis(node, values[weight].ndim))
     if node.op_type != "MatMul":
