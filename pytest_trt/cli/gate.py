@@ -240,6 +240,7 @@ def _in_turns(old: tuple[Lab, Case], new: tuple[Lab, Case], *, comparisons: int)
             (lambda: before.reload(old_case), feeds[0]),
             (lambda: after.reload(new_case), feeds[1]),
             threshold=after.threshold(new_case),
+            same=stored[0].plan_digest == stored[1].plan_digest,
             comparisons=comparisons,
         )
     inputs = after.inputs(new_case, after.profile(new_case).at("opt"))

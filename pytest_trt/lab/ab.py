@@ -101,6 +101,7 @@ def judge_beside(
             (loads.again, feeds),
             (lambda: lab.reload(case), feeds),
             threshold=limit,
+            same=same,
             # One request, two builds: nothing but the lottery can be between them. Where the request changed, the
             # difference is what was asked for: these two engines.
             rebuilt=not same and old.stored.digest == present.digest,

@@ -64,13 +64,14 @@ def judge_turns(
     new: tuple[Again, Feeds],
     *,
     threshold: float,
+    same: bool = False,
     rebuilt: bool = False,
     comparisons: int = 1,
     history: History = lambda _: (),
 ) -> tuple[Verdict, Interleaved]:
     """Let two engines take turns, and judge their ratio as ``decide`` does. A verdict that is open is judged again
-    after twice and after four times as many loads, where the loads are what keeps it open. *history* gives the ratios
-    of engines that took turns with themselves over so many loads."""
+    after twice and after four times as many loads, where the loads are what keeps it open. Where both are the *same*
+    plan it cannot be red. *history* gives the ratios of engines that took turns with themselves over so many loads."""
     from pytest_trt.latency.gate import Outcome, decide
     from pytest_trt.latency.modes import prior_of
     from pytest_trt.latency.priors import PRIORS
@@ -83,20 +84,19 @@ def judge_turns(
     def decided(baseline: Sequence[Milliseconds], candidate: Sequence[Milliseconds]) -> bool:
         if len(baseline) not in looks:
             return False
-        verdicts.append(
-            decide(
-                baseline,
-                candidate,
-                threshold=threshold,
-                clock=prior_of(clock),
-                paired=True,
-                repeats="loads",
-                rebuilt=rebuilt,
-                comparisons=comparisons,
-                looks=len(looks),
-                history=history(min(looks)),
-            )
+        verdict = decide(
+            baseline,
+            candidate,
+            threshold=threshold,
+            clock=prior_of(clock),
+            paired=True,
+            repeats="loads",
+            rebuilt=rebuilt,
+            comparisons=comparisons,
+            looks=len(looks),
+            history=history(min(looks)),
         )
+        verdicts.append(verdict.of_one_plan() if same else verdict)
         return verdicts[-1].outcome is not Outcome.INCONCLUSIVE
 
     found = take_turns(settings, clock, old, new, enough=decided, times=max(times))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -30,7 +30,8 @@ class Verdict:
 
     ``noise`` is the relative standard deviation of one repeat (of one run with all its loads where repeats are loads)
     that this was judged against, ``noise_level`` what it lies between, and ``noise_source`` where it is from: the
-    clock's prior, recorded history, the repeats themselves.
+    clock's prior, recorded history, the repeats themselves. ``noise_only``: an engine took turns with itself and looked
+    slower.
     """
 
     outcome: Outcome
@@ -46,6 +47,13 @@ class Verdict:
     noise_level: str = "between processes"
     noise_source: str = "the clock's prior"
     comparisons: int = 1
+    noise_only: bool = False
+
+    def of_one_plan(self) -> Verdict:
+        """The same where both sides are one plan: it is neither slower nor faster than itself, whatever was seen."""
+        failed = self.outcome is Outcome.FAIL
+        outcome = Outcome.INCONCLUSIVE if failed else self.outcome
+        return replace(self, outcome=outcome, improved=False, noise_only=failed)
 
     @property
     def level(self) -> str:
@@ -60,6 +68,8 @@ class Verdict:
         ratio, low, high = (change_of(value) for value in (self.ratio, self.low, self.high))
         change = f"{ratio} against the baseline (95 % interval {low} to {high})"
         seen = f"a slowdown of {self.detectable:.0%} would be seen" if self.detectable < _MOST else "too much noise"
+        if self.noise_only:
+            seen = "both sides are the very same plan, so that this is noise"
         said = {
             Outcome.PASS: f"no slowdown above {self.threshold:.1%}",
             Outcome.FAIL: f"slower by more than {self.threshold:.1%}",

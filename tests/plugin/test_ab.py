@@ -75,6 +75,27 @@ def test_the_same_engine_takes_turns_with_itself(baseline: Path, measured: Measu
     assert verdict["stored"]["outcome"] == "pass"
 
 
+def test_an_engine_is_not_red_beside_itself(
+    baseline: Path, measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that slows one side down, each time: what the engines did is not changed by that."""
+    from pytest_trt.latency import gate
+
+    decide = gate.decide
+
+    def disturbed(old: Any, new: Any, **how: Any) -> gate.Verdict:
+        return decide(old, [1.5 * load for load in new] if how.get("paired") else new, **how)
+
+    monkeypatch.setattr(gate, "decide", disturbed)
+    record = measured("--trt-confirm=off")
+    verdict = record["verdict"]
+
+    record["ran"].assert_outcomes(passed=1, deselected=2)
+    assert (verdict["outcome"], verdict["same_plan"], verdict["gates"]) == ("inconclusive", True, True)
+    assert verdict["low"] > 1 + verdict["threshold"]
+    assert "both sides are the very same plan, so that this is noise" in verdict["sentence"]
+
+
 def test_a_slower_engine_is_red_beside_the_old_one(baseline: Path, measured: Measured) -> None:
     record = measured(SLOWER)
     verdict = record["verdict"]

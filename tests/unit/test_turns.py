@@ -76,6 +76,22 @@ def test_more_loads_where_they_cannot_help(how: dict[str, Any], loads: int) -> N
     assert (verdict.outcome, taken) == (Outcome.INCONCLUSIVE, loads)
 
 
+def test_an_engine_is_never_slower_than_itself() -> None:
+    """A machine that disturbs one side alone: red for two engines, noise for one."""
+    verdict, loads = judged(1.5, same=True)
+
+    assert judged(1.5)[0].outcome is Outcome.FAIL
+    assert (verdict.outcome, loads) == (Outcome.INCONCLUSIVE, 4 * FIRST)
+    assert verdict.sentence.startswith("+50.0% against the baseline")
+    assert (
+        "cannot tell whether slower by 3.0%; both sides are the very same plan, so that this is noise"
+        in verdict.sentence
+    )
+    assert judged(1.0, same=True)[0].outcome is Outcome.PASS
+    assert judged(0.5)[0].improved
+    assert not judged(0.5, same=True)[0].improved
+
+
 def test_the_interval_is_corrected_for_the_looks_that_there_may_be() -> None:
     """Also where the first one was enough."""
     same = np.ones((FIRST, 8))
