@@ -21,6 +21,7 @@ import numpy as np
 from pytest_trt.backends import Availability, BuildOptions, BuildRequest, Built, Progress, Support, silent
 from pytest_trt.backends.build_child import inside_build_child, log_line
 from pytest_trt.backends.faults import parse_faults
+from pytest_trt.backends.feeds import check_names, check_shapes
 from pytest_trt.backends.modes import MODES, check_mode
 from pytest_trt.backends.simulated_clock import SimulatedClock
 from pytest_trt.backends.throughput_clock import ThroughputClock
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_trt.backends import Feeds, Outputs, Plan
     from pytest_trt.spec.model import Model
     from pytest_trt.spec.precision import Precision
+    from pytest_trt.spec.shapes import Profile
 
 __all__ = ["FakeBackend", "FakeSession"]
 
@@ -124,7 +126,7 @@ class FakeBackend:
         self._loads += 1
         misfused = self.faults["fusion"] and request.options.opt_level != 0
         model = self._misfused(request.model) if misfused else request.model
-        return FakeSession(model, described, self.faults, self._loads, request.debug_tensors)
+        return FakeSession(model, described, self.faults, request.profile, self._loads, request.debug_tensors)
 
     def _misfused(self, model: Model) -> Model:
         """*model* with a factor of 1 + ``fusion`` behind the node that was injected."""
@@ -155,6 +157,7 @@ class FakeSession:
         model: Model,
         described: dict[str, Any],
         faults: dict[str, float],
+        profile: Profile,
         load: int = 1,
         debug_tensors: tuple[str, ...] = (),
     ) -> None:
@@ -175,8 +178,11 @@ class FakeSession:
             self._evaluator: ReferenceEvaluator | None = ReferenceEvaluator(proto)
         except NotImplementedError as error:  # an operator that is not ONNX's own
             raise UnsupportedError(f"the fake backend has ONNX's evaluator, which refuses: {error}") from error
+        self._inputs = [spec.name for spec in model.inputs]
         self._names = [spec.name for spec in model.outputs] + list(debug_tensors)
         self._faults = faults
+        self._profile = profile
+        self._staged: Feeds = {}
         self._calls = 0
         self._context = 0
         self._load = load
@@ -187,6 +193,7 @@ class FakeSession:
     def run(self, feeds: Feeds) -> Outputs:
         if self._evaluator is None:
             raise RunError("the session is closed")
+        self._check(feeds)
         with np.errstate(over="ignore", invalid="ignore"):  # infinity is a result, as it is in any engine
             outputs = dict(zip(self._names, self._evaluator.run(self._names, dict(feeds)), strict=True))
         if self._faults["unstable"]:
@@ -206,7 +213,9 @@ class FakeSession:
         return outputs
 
     def stage(self, feeds: Feeds) -> None:
-        """Nothing to stage: a launch of this backend computes nothing."""
+        """Only looked at: a launch of this backend computes nothing."""
+        self._check(feeds)
+        self._staged = feeds
 
     def launch(self) -> None:
         if self._evaluator is None:
@@ -218,7 +227,7 @@ class FakeSession:
         """The durations are the same in every mode; the name tells which one they are invented for."""
         check_mode(FakeBackend.name, mode, MODES, l2_flush=l2_flush, flushes=True)
         if mode == "throughput":
-            return ThroughputClock(self, {}, streams)
+            return ThroughputClock(self, self._staged, streams)
         clock = SimulatedClock(self._seed, self._factor, self._faults["noise"], self._load)
         if mode != "graph":
             clock.name = "+".join(["simulated", mode, *(["l2-flush"] if l2_flush else [])])
@@ -233,6 +242,10 @@ class FakeSession:
         other = copy(self)
         other._context = self._context + 1
         return other
+
+    def _check(self, feeds: Feeds) -> None:
+        check_names(self._inputs, feeds)
+        check_shapes(self._profile, feeds)
 
     @staticmethod
     def _shifted(array: Any, steps: int) -> Any:

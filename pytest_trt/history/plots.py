@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_trt.errors import UsageError
 from pytest_trt.history.change_points import Shift
 from pytest_trt.history.rows import Row, Series
+from pytest_trt.spec.case import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ _SLOWER, _FASTER, _LINE = "#c0392b", "#1e8449", "#1f4e79"
 
 def file_name(series: Series, format: str) -> str:
     """A name without anything that a shell or a file system minds."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "_", "_".join(part for part in series if part)) + f".{format}"
+    return f"{plain('_'.join(part for part in series if part))}.{format}"
 
 
 def draw(series: Series, rows: Sequence[Row], shifts: Sequence[Shift], path: Path) -> None:

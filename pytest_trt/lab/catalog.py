@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from pytest_trt.errors import BackendUnavailableError, ManifestError, TrtError, 
 from pytest_trt.lab.option_pairs import check_pairs
 from pytest_trt.settings import Settings, options
 from pytest_trt.spec.build_options import BuildOptions
-from pytest_trt.spec.case import AS_IS, NO_AXES, Axes, Case
+from pytest_trt.spec.case import AS_IS, NO_AXES, Axes, Case, plain
 from pytest_trt.spec.default_profile import DEFAULT_PROFILE
 from pytest_trt.spec.manifest import MANIFEST_NAME, Manifest
 from pytest_trt.spec.manifest_schema import WHILE_LOADING
@@ -110,6 +110,13 @@ class Catalog:
                 f"two models are called {manifest.name!r}: {known.file} and {manifest.file}",
                 hint="give one a name in [model]",
             )
+        for other in self._manifests.values():
+            if other is not known and plain(other.name) == plain(known.name):
+                raise ManifestError(
+                    f"the models {other.name!r} ({other.file}) and {known.name!r} ({known.file}) would share their ids"
+                    f" and baselines: both are written {plain(known.name)!r}",
+                    hint="give one another name in [model]",
+                )
         return known
 
     def cases(self, manifest: Manifest, axes: Axes = NO_AXES, *, check: bool = True) -> list[Case]:
@@ -136,6 +143,7 @@ class Catalog:
             for precision in precisions  # outside of the profiles: they share its typed model
             for profile in self._profile_names(manifest, axes.profiles)
         ]
+        _distinct(cases, manifest)
         for case in cases:
             self.tolerance(case)  # a wrong one must show now, not after minutes of building
         for case in {(case.backend, case.tactics): case for case in cases if check}.values():
@@ -259,3 +267,15 @@ class Catalog:
 
         origin = f"[tolerance.{precision}] in {manifest.file.name}"
         return ToleranceSet(default_tolerance(precision)).merged(manifest.tolerance.get(precision, {}), origin)
+
+
+def _distinct(cases: Iterable[Case], manifest: Manifest) -> None:
+    """Raise ManifestError where two of *cases* share an id, and so a baseline."""
+    found: dict[str, Case] = {}
+    for case in cases:
+        other = found.setdefault(case.id, case)
+        if other != case:
+            raise ManifestError(
+                f"{manifest.file}: {other} and {case} would share the id {case.id} and one baseline",
+                hint="write their names with other letters or digits",
+            )

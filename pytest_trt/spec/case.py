@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["AS_IS", "NO_AXES", "Axes", "Case"]
+__all__ = ["AS_IS", "NO_AXES", "Axes", "Case", "plain"]
 
 # The graph of the model, not optimized by anything before the backend gets it.
 AS_IS = "as-is"
@@ -48,19 +48,19 @@ class Case:
     def variant_id(self) -> str:
         """The case without its model: ``fp16-b8-tensorrt``, ``fp16-b8[-JIT_CONVOLUTIONS]-tensorrt``."""
         special = "".join(f"[{part}]" for part in self._special)
-        return f"{self.precision}-{_plain(self.profile)}{special}-{self.backend}"
+        return f"{self.precision}-{plain(self.profile)}{special}-{self.backend}"
 
     @property
     def _special(self) -> list[str]:
         """What a case has beyond the common axes."""
-        options = ",".join(f"{name}={_plain(_shown(name, value))}" for name, value in self.options)
-        graph = "" if self.graph == AS_IS else _plain(self.graph)
+        options = ",".join(f"{name}={plain(_shown(name, value))}" for name, value in self.options)
+        graph = "" if self.graph == AS_IS else plain(self.graph)
         return [part for part in ("".join(self.tactics), graph, options) if part]
 
     @property
     def id(self) -> str:
         """Stable and readable: ``digits-fp16-b8-tensorrt``. Baselines and reports are keyed by it."""
-        return f"{_plain(self.model)}-{self.variant_id}"
+        return f"{plain(self.model)}-{self.variant_id}"
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -90,6 +90,7 @@ def _shown(option: str, value: str) -> str:
     return ",".join(PurePath(path).name for path in value.split(",")) if option in _PATHS else value
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """*text* as it stands in an id: letters and digits of any script, and ``_.=-``."""
     # Brackets and separators of pytest's node ids would make an id that cannot be selected with -k or ::.
-    return re.sub(r"[^A-Za-z0-9_.=-]+", "_", text)
+    return re.sub(r"[^\w.=-]+", "_", text)

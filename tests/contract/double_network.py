@@ -146,6 +146,9 @@ class OnnxParser:
             if node.op_type == "NoSuchOp" and not trt._plugins:
                 text = "In function importFallbackPluginImporter:\n[8] Assertion failed: plugin not found"
                 self._errors.append(make(trt, "ParserError", _desc=text, _node=index, _proto=proto))
+            if node.op_type == "QuantizeLinear" and "asymmetric" in trt.misbehave:
+                text = "[6] Assertion failed: shiftIsAllZeros(zeroPoint) && symmetric quantization only"
+                self._errors.append(make(trt, "ParserError", _desc=text, _node=index, _proto=proto))
         if self._errors:
             return False
         filled = {tensor.name for tensor in proto.graph.initializer}

@@ -261,6 +261,22 @@ def test_parser_error_names_node_and_operator(trt, backend):
     assert "no operator NoSuchOp" in caught.value.hint
 
 
+@pytest.mark.parametrize(("zero", "hint"), [(3, "'q' has the zero point 3, 'dq' has the zero point 3"), (0, None)])
+def test_a_refused_pair_is_explained_by_its_zero_point(trt, backend, zero, hint):
+    trt.misbehave.add("asymmetric")
+    ends = [value("x", TensorProto.FLOAT, ["N", 4])], [value("y", TensorProto.FLOAT, ["N", 4])]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["i"], "q"),
+        helper.make_node("DequantizeLinear", ["i", "s", "z"], ["y"], "dq"),
+    ]
+    filled = [numpy_helper.from_array(np.float32(0.1), "s"), numpy_helper.from_array(np.int8(zero), "z")]
+    graph = helper.make_graph(nodes, "g", *ends, filled)
+    model = Model.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), "shifted")
+    with pytest.raises(BuildError, match=r"node 'q' \(QuantizeLinear\).*shiftIsAllZeros") as caught:
+        backend.build(request_for("int8", which=model))
+    assert (hint in caught.value.hint) if hint else caught.value.hint is None
+
+
 def test_parse_failure_without_errors_shows_the_log(trt, backend):
     trt.misbehave.add("no-errors")
     with pytest.raises(BuildError, match="ModelImporter: something broke"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,39 @@ def test_a_profile_that_does_not_fit_is_one_failed_item(run: Run, project: Path,
 
     result.assert_outcomes(failed=1, skipped=2)
     result.stdout.fnmatch_lines([message])
+
+
+def test_profiles_that_would_share_a_baseline_are_refused(run: Run, project: Path) -> None:
+    write_model(project / "alike", manifest='[profiles."b 1"]\nx = [1, 4]\n[profiles.b_1]\nx = [2, 4]\n')
+
+    result = run("alike")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*alike[[]fp32, b 1, fake] and alike[[]fp32, b_1, fake] would share the id *"])
+
+
+def test_models_that_would_share_a_baseline_are_refused(run: Run, project: Path) -> None:
+    for folder, name in (("one", "a b"), ("two", "a_b")):
+        write_model(project / "alike" / folder, manifest=f"[model]\nname = '{name}'\n")
+
+    result = run("alike")
+
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*the models 'a b' (*) and 'a_b' (*) would share their ids*"])
+
+
+def test_names_of_any_script_have_baselines_of_their_own(run: Run, project: Path) -> None:
+    profiles = '[profiles."小"]\nx = [1, 4]\n[profiles."大"]\nx = [8, 4]\n'
+    for name in ("模型", "モデル"):
+        write_model(project / "names" / name, manifest=profiles)
+
+    first = run("names", "--trt-update-baselines=new", "--trt-report=report.json")
+    second = run("names", "--trt-baseline=strict")
+
+    for result in (first, second):
+        result.assert_outcomes(passed=10)
+    ids = [record["id"] for record in json.loads((project / "report.json").read_text("utf-8"))["records"]]
+    assert sorted(ids) == sorted(f"{m}-fp32-{p}-fake" for m in ("模型", "モデル") for p in ("小", "大"))
 
 
 def test_without_the_model_item_a_broken_model_still_fails(run: Run, project: Path) -> None:

@@ -143,17 +143,18 @@ def test_an_engine_that_is_called_wrongly_shows_the_line_of_the_test(
     run: Run, pytester: pytest.Pytester, option: tuple[str, ...]
 ) -> None:
     pytester.makepyfile("""
+        import numpy as np
         import pytest
 
         @pytest.mark.trt("models/tiny", profiles=["b8"])
         def test_x(trt_engine):
-            trt_engine.run({"z": 1})
+            trt_engine.run({"x": np.zeros((8, 4))})
     """)
 
     result = run("-k", "test_x", *option, backend="onnxruntime-cpu")
 
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([">*trt_engine.run({*", "E *RunError: *missing from input feed*"])
+    result.stdout.fnmatch_lines([">*trt_engine.run({*", "E *RunError: *Unexpected input data type*"])
     assert ("direct cause" in result.stdout.str(), "cpu.py:" in result.stdout.str()) == (bool(option), bool(option))
 
 

@@ -8,7 +8,7 @@ from networks import conv_net, run, weights
 
 from pytest_trt.backends import BuildOptions, BuildRequest, get_backend
 from pytest_trt.backends.fake import FakeBackend, FakeSession
-from pytest_trt.errors import BuildError, RunError, UnsupportedError, UsageError
+from pytest_trt.errors import BuildError, InputsError, RunError, TrtError, UnsupportedError, UsageError
 from pytest_trt.spec.model import Model
 from pytest_trt.spec.precision import PRECISIONS, Precision, apply_recipe, get_precision
 from pytest_trt.spec.precision.ranges import calibration_tensors
@@ -56,6 +56,23 @@ def test_it_is_always_there_and_says_that_it_is_simulated():
         support = backend.support(PRECISIONS[name])
         assert (support.kind, support.reason) == ("simulated", f"the fake backend computes {name} in float32")
     backend.check(BuildOptions(1, 5, ("+A",)))
+
+
+@pytest.mark.parametrize(
+    ("feeds", "error", "said"),
+    [
+        ({}, InputsError, "no array for input 'x'"),
+        ({"x_": FEEDS["x"]}, InputsError, r"no input 'x_'\n  hint: did you mean 'x'"),
+        ({"x": FEEDS["x"][:1]}, RunError, "1x3x8x8 is outside profile 'p', which allows 2x3x8x8\n"),
+    ],
+    ids=["missing", "unknown", "shape"],
+)
+def test_it_refuses_what_tensorrt_refuses(feeds: dict[str, np.ndarray], error: type[TrtError], said: str):
+    session = session_of()
+
+    for act in (session.run, session.stage):
+        with pytest.raises(error, match=said):
+            act(feeds)
 
 
 def test_outputs_are_those_of_onnx_runtime():

@@ -261,6 +261,7 @@ def test_what_the_cpu_has_not(load):
 
 def test_invented_durations_are_named_by_their_mode(load):
     session = load(FakeBackend())
+    session.stage(FEEDS)
     names = [session.clock(mode).name for mode in ("graph", "queued", "isolated", "throughput")]
 
     assert names == ["simulated", "simulated+queued", "simulated+isolated", "throughput+streams=1+simulated"]

@@ -15,7 +15,7 @@ from pytest_trt.artifacts.store import NullStore
 from pytest_trt.backends import BuildOptions, BuildRequest, get_backend
 from pytest_trt.backends.onnxruntime import CpuBackend, CpuSession, GraphRunner, HostClock
 from pytest_trt.backends.onnxruntime.opening import message
-from pytest_trt.errors import BuildError, RunError, UsageError
+from pytest_trt.errors import BuildError, InputsError, RunError, TrtError, UsageError
 from pytest_trt.spec.inputs import Sample
 from pytest_trt.spec.model import Model
 from pytest_trt.spec.precision import PRECISIONS, Precision, apply_recipe, get_precision
@@ -23,7 +23,7 @@ from pytest_trt.spec.precision.ranges import calibration_tensors
 from pytest_trt.spec.shapes import Profile
 
 FEEDS = {"x": weights(9, 2, 3, 8, 8)}
-PROFILE = Profile.fixed("p", {"x": (2, 3, 8, 8)})
+PROFILE = Profile.parse("p", "x=1x3x8x8:2x3x8x8:8x3x8x8")
 
 
 def request_of(name: str = "fp32", proto: onnx.ModelProto | None = None) -> BuildRequest:
@@ -41,8 +41,11 @@ def session_of(name: str = "fp32", proto: onnx.ModelProto | None = None) -> CpuS
 
 
 def as_is(proto: onnx.ModelProto, precision: str = "fp32") -> BuildRequest:
-    """A request without a recipe before it."""
-    return BuildRequest(Model.from_proto(proto, "net"), PRECISIONS[precision], PROFILE)
+    """A request without a recipe before it; its profile is the model's fixed shapes, if it has them."""
+    model = Model.from_proto(proto, "net")
+    shapes = {spec.name: tuple(size for size in spec.shape if isinstance(size, int)) for spec in model.inputs}
+    is_fixed = all(len(shapes[spec.name]) == len(spec.shape) for spec in model.inputs)
+    return BuildRequest(model, PRECISIONS[precision], Profile.fixed("p", shapes) if is_fixed else PROFILE)
 
 
 def test_it_is_there_with_its_version():
@@ -175,6 +178,17 @@ def test_another_batch_in_the_same_session():
     assert session.run({"x": weights(1, 1, 3, 8, 8)})["y"].shape == (1, 5)
 
 
+@pytest.mark.parametrize("batch", [0, 9])
+def test_a_batch_outside_the_profile_is_refused_as_tensorrt_does(batch: int):
+    feeds = {"x": weights(1, batch, 3, 8, 8)}
+    said = rf"'x': shape {batch}x3x8x8 is outside profile 'p', which allows 1x3x8x8 to 8x3x8x8\n  hint: "
+    session = session_of()
+
+    for act in (session.run, session.stage):
+        with pytest.raises(RunError, match=said):
+            act(feeds)
+
+
 def test_launches_of_what_is_staged_are_timed():
     session = session_of()
     session.stage(FEEDS)
@@ -202,17 +216,18 @@ def test_the_machines_load_is_a_condition():
 
 
 @pytest.mark.parametrize(
-    "feeds",
+    ("feeds", "error", "said"),
     [
-        {},
-        {"z": np.zeros((1, 3, 8, 8), np.float32)},
-        {"x": np.zeros((1, 3, 8, 8), np.float64)},
-        {"x": np.zeros((1, 4, 8, 8), np.float32)},
+        ({}, InputsError, "no array for input 'x'"),
+        ({"z": np.zeros((1, 3, 8, 8), np.float32)}, InputsError, "no input 'z'"),
+        ({"x": np.zeros((1, 3, 8, 8), np.float64)}, RunError, "onnxruntime failed while running: "),
+        ({"x": np.zeros((1, 4, 8, 8), np.float32)}, RunError, "1x4x8x8 is outside profile 'p'"),
+        ({"x": np.zeros((1, 3, 8), np.float32)}, RunError, "1x3x8 is outside profile 'p'"),
     ],
-    ids=["none", "name", "type", "shape"],
+    ids=["none", "name", "type", "shape", "rank"],
 )
-def test_inputs_that_do_not_fit(feeds: dict[str, np.ndarray]):
-    with pytest.raises(RunError, match="onnxruntime failed while running: "):
+def test_inputs_that_do_not_fit(feeds: dict[str, np.ndarray], error: type[TrtError], said: str):
+    with pytest.raises(error, match=said):
         session_of().run(feeds)
 
 

@@ -296,6 +296,17 @@ def test_what_cannot_be_done_is_refused_with_a_hint(options, ranges, message, hi
     assert hint in caught.value.hint
 
 
+def test_integer_operators_are_no_pairs_and_the_hint_says_so():
+    nodes = [
+        node("DynamicQuantizeLinear", ["x"], ["i", "s", "z"]),
+        node("MatMulInteger", ["i", "w", "z"], ["a"]),
+        node("Cast", ["a"], ["y"], to=1),
+    ]
+    with pytest.raises(PrecisionError, match="nothing to do in int8") as caught:
+        int8(model(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}, {"w": np.ones((4, 4), np.uint8)}), {})
+    assert "quantized already, to DynamicQuantizeLinear, MatMulInteger and not to Q/DQ" in caught.value.hint
+
+
 def test_a_float16_model_is_refused():
     typed = apply_recipe(get_precision("fp16").make_recipe(), conv_net()).proto
     with pytest.raises(PrecisionError, match="recipe int8: the model is already typed: it has float16"):

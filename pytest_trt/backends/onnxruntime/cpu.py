@@ -18,6 +18,7 @@ from pytest_trt.backends import (
     refuse_build_options,
     silent,
 )
+from pytest_trt.backends.feeds import check_names, check_shapes
 from pytest_trt.backends.modes import check_mode
 from pytest_trt.backends.onnxruntime.host_clock import HostClock
 from pytest_trt.backends.onnxruntime.low_types import Caller
@@ -26,10 +27,12 @@ from pytest_trt.backends.throughput_clock import ThroughputClock
 from pytest_trt.environment import cpu_name, version_of
 from pytest_trt.errors import RunError
 from pytest_trt.spec.model import Model
+from pytest_trt.spec.precision.symmetry import asymmetry_remark
 
 if TYPE_CHECKING:
     from pytest_trt.backends import Array, Feeds, Outputs, Plan
     from pytest_trt.spec.precision import Precision
+    from pytest_trt.spec.shapes import Profile
 
 __all__ = ["CpuBackend", "CpuSession", "as_run", "session_config"]
 
@@ -99,10 +102,12 @@ class CpuBackend:
             plan = target.read_bytes()
         facts["build_seconds"] = round(time.perf_counter() - started, 3)
         facts.update(_census(plan))
+        if remark := asymmetry_remark(request.model.proto):
+            facts["remarks"] = [remark]
         return Built(plan, ".onnx", facts)
 
-    def load(self, plan: Plan, request: BuildRequest) -> CpuSession:  # noqa: ARG002 - the plan says all
-        return CpuSession(bytes(plan))
+    def load(self, plan: Plan, request: BuildRequest) -> CpuSession:
+        return CpuSession(bytes(plan), request.profile)
 
 
 def as_run(request: BuildRequest) -> Model:
@@ -135,9 +140,9 @@ def _census(plan: bytes) -> dict[str, Any]:
 
 
 class CpuSession:
-    """A loaded plan on the CPU."""
+    """A loaded plan on the CPU, which could run any shape; it runs those that an engine of *profile* would."""
 
-    def __init__(self, plan: bytes) -> None:
+    def __init__(self, plan: bytes, profile: Profile) -> None:
         import onnxruntime as ort
 
         try:
@@ -146,7 +151,9 @@ class CpuSession:
         except failures() as error:
             raise RunError(f"onnxruntime cannot load the plan: {message(error)}") from error
         self._caller: Caller | None = Caller(session)
+        self._input_names = [i.name for i in session.get_inputs()]
         self._output_names = [o.name for o in session.get_outputs()]
+        self._profile = profile
         self._feeds: Feeds = {}
         self._staged: dict[str, Any] = {}
 
@@ -157,6 +164,8 @@ class CpuSession:
     def stage(self, feeds: Feeds) -> None:
         if self._caller is None:
             raise RunError("the session is closed")
+        check_names(self._input_names, feeds)
+        check_shapes(self._profile, feeds)
         self._feeds, self._staged = feeds, self._caller.stage(feeds)
 
     def launch(self) -> None:

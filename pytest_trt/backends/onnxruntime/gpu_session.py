@@ -11,13 +11,14 @@ import numpy as np
 from pytest_trt.backends.buffers import PinnedBuffer
 from pytest_trt.backends.clocks import SyncClock
 from pytest_trt.backends.cuda import Stream, check, runtime
+from pytest_trt.backends.feeds import check_names, check_shapes
 from pytest_trt.backends.isolated_clock import IsolatedClock
 from pytest_trt.backends.modes import check_mode
 from pytest_trt.backends.onnxruntime.gpu_buffers import BorrowedBuffer, InputBuffer
 from pytest_trt.backends.onnxruntime.host_clock import HostClock
 from pytest_trt.backends.onnxruntime.opening import failures, message
 from pytest_trt.backends.transfers import median_ms
-from pytest_trt.errors import InputsError, RunError, UnsupportedError, nearest
+from pytest_trt.errors import RunError, UnsupportedError
 from pytest_trt.spec.dtypes import numpy_dtype
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class GpuSession:
         if self._asynchronous:
             # On our stream a run only enqueues: events around it are its time.
             self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._profile = request.profile
         self._inputs = {spec.name: InputBuffer(spec) for spec in request.model.inputs}
         self._outputs = {spec.name: numpy_dtype(spec.dtype) for spec in request.model.outputs}
         self._landing = {name: PinnedBuffer() for name in self._outputs}
@@ -160,12 +162,8 @@ class GpuSession:
         """Bring *feeds* to the device and bind them; outputs are allocated anew by the next run."""
         if self._session is None:
             raise RunError("the session is closed")
-        for name in feeds:
-            if name not in self._inputs:
-                raise InputsError(f"the model has no input {name!r}", hint=nearest(name, self._inputs))
-        missing = sorted(set(self._inputs) - set(feeds))
-        if missing:
-            raise InputsError(f"no array for input {missing[0]!r}", hint=f"inputs: {', '.join(sorted(self._inputs))}")
+        check_names(self._inputs, feeds)
+        check_shapes(self._profile, feeds)
         self._ready = False
         self._stream.synchronize()  # launches still under way read the buffers that follow
         for name, place in self._inputs.items():

@@ -19,6 +19,7 @@ from pytest_trt.backends.onnxruntime.gpu import (
 from pytest_trt.backends.onnxruntime.gpu_session import GpuSession
 from pytest_trt.backends.onnxruntime.partition import observe
 from pytest_trt.backends.onnxruntime.providers import CUDA
+from pytest_trt.spec.precision.symmetry import asymmetry_remark
 
 if TYPE_CHECKING:
     from pytest_trt.backends import BuildRequest, Plan, Progress
@@ -67,6 +68,8 @@ class CudaBackend(GpuBackend):
             session = open_building(request, plan, [(CUDA, self._options(request.precision))], options)
             facts["build_seconds"] = round(time.perf_counter() - started, 3)
             facts.update(partition_facts(session, request, CUDA))
+        if remark := asymmetry_remark(request.model.proto):
+            facts["remarks"] = [*facts.get("remarks", ()), remark]
         return Built(plan, ".onnx", {**facts, "plan_bytes": len(plan)})
 
     def load(self, plan: Plan, request: BuildRequest) -> GpuSession:

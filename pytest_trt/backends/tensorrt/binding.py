@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_trt.backends.buffers import DeviceBuffer, PinnedBuffer
+from pytest_trt.backends.feeds import check_shape
 from pytest_trt.backends.tensorrt.dtypes import cast, model_dtype, same_kind, tensorrt_dtype, widens
 from pytest_trt.backends.tensorrt.versions.runtime import io_layout, is_on_host
 from pytest_trt.errors import InputsError, RunError, UnsupportedError
@@ -159,18 +160,7 @@ class Binding:
         return int(np.prod(self.layout.stored(shape), dtype=np.int64)) * self.dtype.itemsize
 
     def _check(self, shape: Shape, profile: str) -> None:
-        fits = len(shape) == len(self.low) and all(
-            low <= size <= high for size, low, high in zip(shape, self.low, self.high, strict=True)
-        )
-        if not fits:
-            allowed = format_shape(self.low)
-            if self.low != self.high:
-                allowed += f" to {format_shape(self.high)}"
-            raise RunError(
-                f"input {self.name!r}: shape {format_shape(shape)} is outside profile {profile!r}, "
-                f"which allows {allowed}",
-                hint="run with shapes inside the profile, or build with a wider one",
-            )
+        check_shape(self.name, shape, self.low, self.high, profile)
 
 
 def output_allocator(trt: Any) -> Any:

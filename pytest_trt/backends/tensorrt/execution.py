@@ -7,10 +7,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from pytest_trt.backends.cuda import Stream
+from pytest_trt.backends.feeds import check_names
 from pytest_trt.backends.tensorrt.binding import Binding, declared_shape, output_allocator
 from pytest_trt.backends.tensorrt.logger import process_logger
 from pytest_trt.backends.tensorrt.versions.debugging import DebugTensors
-from pytest_trt.errors import InputsError, RunError, UnsupportedError, nearest
+from pytest_trt.errors import RunError, UnsupportedError
 
 if TYPE_CHECKING:
     from pytest_trt.backends import Array, BuildRequest, Feeds, Outputs
@@ -96,7 +97,7 @@ class Execution:
 
     def _encode(self, feeds: Feeds) -> dict[str, Array]:
         """Check *feeds*; return them in the engine's types."""
-        self._check_names(feeds)
+        check_names([b.name for b in self._inputs], feeds, self._unused)
         return {b.name: self._apart(b, b.encode(feeds[b.name], self._profile)) for b in self._inputs}
 
     def _put(self, arrays: Mapping[str, Array]) -> bool:
@@ -123,17 +124,6 @@ class Execution:
         """*array*, copied where it lies in the buffer of another input, which is filled meanwhile."""
         others = (b for b in self._inputs if b is not binding)
         return array.copy() if any(other.host.overlaps(array) for other in others) else array
-
-    def _check_names(self, feeds: Feeds) -> None:
-        known = {b.name for b in self._inputs}
-        for name in feeds:
-            if name not in known | self._unused:
-                raise InputsError(f"the engine has no input {name!r}", hint=nearest(name, known))
-        missing = sorted(known - set(feeds))
-        if missing:
-            raise InputsError(
-                f"no array for input {missing[0]!r}", hint=f"the engine's inputs: {', '.join(sorted(known))}"
-            )
 
     def _shape_outputs(self) -> None:
         try:

@@ -13,6 +13,7 @@ from pytest_trt.backends.tensorrt.interface import check_network
 from pytest_trt.backends.tensorrt.opsets import opset_remark
 from pytest_trt.backends.tensorrt.versions import create_network, node_of_error
 from pytest_trt.errors import BuildError, TrtError
+from pytest_trt.spec.precision.symmetry import asymmetry_remark
 
 if TYPE_CHECKING:
     from pytest_trt.spec.model import Model
@@ -82,6 +83,8 @@ def _error(trt: Any, parser: Any, logger: Any, model: Model) -> BuildError:
         description = " ".join(str(error.desc()).split())
         at = f"node {node!r} ({operator}): " if operator else f"node {node!r}: " if node else ""
         lines.append(at + description)
+        if operator in ("QuantizeLinear", "DequantizeLinear"):
+            hint = asymmetry_remark(model.proto) or hint
         hint = hint or _hint(trt, description, operator)
     if not lines:
         lines.append(logger.complaints() or "the parser gave no reason")

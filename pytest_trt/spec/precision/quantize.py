@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Fp8Recipe", "Int8Recipe"]
 
+# What quantizers write that do not write Q/DQ pairs: dynamic quantization, and the operator-oriented format.
+_INTEGER_OPS = ("ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul")
+
 
 class _QdqRecipe:
     """Symmetric quantization with zero point 0 and one scale per activation tensor. Biases stay float32.
@@ -58,8 +61,7 @@ class _QdqRecipe:
             reasons = "; ".join(f"{label}: {reason}" for label, reason in list(plan.kept.items())[:3])
             raise PrecisionError(
                 f"nothing to do in {self.name}: no {', '.join(self.op_types)} node can be quantized",
-                hint=reasons
-                or f"the model has no such node; it has {', '.join(sorted({n.op_type for n in proto.graph.node}))}",
+                hint=reasons or _what_it_has(proto),
             )
 
     def call(self, proto: onnx.ModelProto, ranges: Ranges | None) -> RecipeResult:
@@ -161,3 +163,14 @@ class Fp8Recipe(_QdqRecipe):
 
     def _plan(self, proto: onnx.ModelProto) -> Plan:
         return make_plan(proto, self.op_types, self.exclusions, per_channel=False, limit=fp8_limit)
+
+
+def _what_it_has(proto: onnx.ModelProto) -> str:
+    """Why nothing can be quantized in a model of which no node could be."""
+    kinds = sorted({node.op_type for node in proto.graph.node})
+    if integers := [kind for kind in kinds if kind in _INTEGER_OPS]:
+        return (
+            f"it is quantized already, to {', '.join(integers)} and not to Q/DQ pairs: start from its float32 model, or"
+            " quantize that one with pairs"
+        )
+    return f"the model has no such node; it has {', '.join(kinds)}"
