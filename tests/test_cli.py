@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -566,6 +567,18 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback_and_no_pass(cli: Cli, p
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(timeout=120) == 141  # under pipefail a gate must not be green
+
+
+def test_a_verdict_is_whole_where_the_terminal_lacks_characters(project: Path) -> None:
+    command = [sys.executable, "-m", "pytest_trt", "compare", "tiny", "--profile=b1", "--fake=error=0.5"]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+
+    done = subprocess.run(command, env=ascii_only, check=False, capture_output=True, text=True, timeout=120)
+
+    assert done.returncode == MISMATCH
+    assert "|actual - expected| <= " in done.stdout
+    assert "reproduce    pytest-trt compare " in done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_version_and_help(cli: Cli) -> None:

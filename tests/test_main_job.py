@@ -53,8 +53,7 @@ class Session:
 
 
 def environment(root: Path) -> dict[str, str]:
-    # With CI set, pytest repeats whole messages in its short summary.
-    mine = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_") and k != "CI"}
+    mine = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     return {
         **mine,
         "PYTEST_TRT_CACHE_DIR": str(root / "cache"),

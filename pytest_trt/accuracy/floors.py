@@ -33,6 +33,14 @@ _SEEN_BY_COSINE = 1e-9
 # How far beyond the worst value seen a limit lies at least, and where there are too few samples to tell their spread.
 _MARGIN, _MARGIN_OF_FEW, _FEW = 1.5, 3.0, 8
 
+# What is measured of a sample, and which limit rests on it.
+_LABELS = {
+    "element": "|difference| / (rms + |expected|)",
+    "turn": "1 - cosine",
+    "noise": "rms of difference / rms",
+}
+_LIMITS = {"rtol": "element", "cosine": "turn", "snr_db": "noise"}
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -184,15 +192,18 @@ class Evidence:
         found["snr_db"] = f"{math.floor(-40 * math.log10(self.bound('noise', quantile))) / 2:g}"
         return found
 
+    def seen(self, name: str) -> str:
+        """What the limit *name* rests on, for a comment beside it; nothing for one that rests on no sample."""
+        quantity = _LIMITS.get(name)
+        if quantity is None:
+            return ""
+        values = self.values(quantity)
+        return f"{_LABELS[quantity]}: median {median(values):.3g}, worst {max(values):.3g}"
+
     def rows(self, quantile: float) -> list[str]:
         """The spread as lines of a table."""
         lines = [f"  {'':34}{'median':>12}{'worst':>12}{'earned':>12}"]
-        named = (
-            ("|difference| / (rms + |expected|)", "element"),
-            ("1 - cosine", "turn"),
-            ("rms of difference / rms", "noise"),
-        )
-        for label, quantity in named:
+        for quantity, label in _LABELS.items():
             values = self.values(quantity)
             columns = (median(values), max(values), self.bound(quantity, quantile))
             lines.append(f"  {label:34}" + "".join(f"{value:12.3g}" for value in columns))

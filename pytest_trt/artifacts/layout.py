@@ -101,7 +101,6 @@ class Layout:
                     hint="let --trt-cache-dir name a new or an empty folder",
                 )
         self.tmp.mkdir(exist_ok=True)
-        self.locks.folder.mkdir(exist_ok=True)
         for name, text in _ROOT_FILES.items():
             if not (self.root / name).exists():
                 draft = self.tmp / f"{name}-{secrets.token_hex(8)}"

@@ -43,7 +43,8 @@ class _Channel:
     """The pipe to the parent. Builders call from threads of their own, and a buffered file takes each line whole."""
 
     def __init__(self, descriptor: int) -> None:
-        self._pipe = os.fdopen(descriptor, "wb")
+        # It ends with the process; Python's warning of that would be the last thing that a failed build says.
+        self._pipe = os.fdopen(descriptor, "wb", closefd=False)
 
     def send(self, **message: Any) -> None:
         line = json.dumps(message).encode() + b"\n"

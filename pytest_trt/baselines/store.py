@@ -147,7 +147,7 @@ class BaselineStore:
                 why = (unsteady or {}).get(name, "")
                 content["cases"][name] = new = make_entry(record, reason, old, anchor=anchor, unsteady=why)
                 lines += change_lines(name, past.entry, new, past.differences)
-                self._write(file, content)
+                write(file, content)
         return lines
 
     def rename(self, records: Iterable[Record], *, reason: str, known: Collection[str] = ()) -> list[str]:
@@ -165,7 +165,7 @@ class BaselineStore:
                 content = self._content(file, stored)
                 # First the new place: an interruption leaves two entries, not none.
                 content["cases"][case.id] = renamed(past.entry, reason)
-                self._write(file, content)
+                write(file, content)
                 self._delete(past.file, past.renamed_from)
                 lines.append(f"{past.renamed_from} → {case.id}: {brief(past.entry)}")
         return lines
@@ -192,7 +192,7 @@ class BaselineStore:
                     lines.append(f"{name}: {brief(entry['anchor'])} → {brief(entry)}")
                     content["cases"][name] = anchored(entry, reason)
                 if moved:
-                    self._write(file, content)
+                    write(file, content)
         return lines
 
     def _file(self, environment: Environment, model: str) -> Path:
@@ -213,10 +213,6 @@ class BaselineStore:
     def _content(self, file: Path, environment: Mapping[str, Any]) -> dict[str, Any]:
         new = {"schema": SCHEMA_VERSION, "environment": dict(environment), "cases": {}}
         return self.load(file) if file.exists() else new
-
-    def _write(self, file: Path, content: dict[str, Any]) -> None:
-        write(file, content)
-        self._files[file] = content
 
     def _delete(self, file: Path, name: str) -> None:
         content = self.load(file)

@@ -31,8 +31,8 @@ class Accepted:
     they do not repeat."""
 
     lines: list[str]
-    written: int = 0
-    refused: int = 0
+    written: int
+    refused: int
 
 
 def selected(store: BaselineStore, records: Sequence[Record], mode: str) -> list[Record]:

@@ -19,6 +19,7 @@ from pytest_trt.cli.exits import ENVIRONMENT, MISMATCH, USAGE
 from pytest_trt.cli.messages import own_flags
 from pytest_trt.errors import BackendUnavailableError, Failure, TrtError, UsageError
 from pytest_trt.history.commands import add_commands
+from pytest_trt.report.plain import spell_out
 from pytest_trt.settings import Settings, options
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class _Command(Protocol):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        spell_out(stream)
     parser = _parser()
     given = parser.parse_args(arguments)
     try:

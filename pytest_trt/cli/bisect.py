@@ -80,7 +80,7 @@ def run(lab: Lab, given: argparse.Namespace) -> int:
         codes.add(code)
         rows.append({"case": case.to_json(), **about})
         if not given.json:
-            print("\n".join([*lines, ""]))
+            print(own_flags("\n".join([*lines, ""])))
     if given.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     return next(code for code in (MISMATCH, PASS, NOTHING) if code in codes)
@@ -103,11 +103,11 @@ def _bisect(lab: Lab, given: argparse.Namespace, case: Case) -> tuple[int, dict[
             taps=given.taps,
         )
     except UnsupportedError as error:
-        return NOTHING, {"skipped": error.message}, [f"{case}: skipped: {error.message}"]
+        return NOTHING, {"skipped": error.message}, [f"{case}: skipped: {error}"]
     except UsageError:
         raise  # no other case would do better
     except TrtError as error:
-        return MISMATCH, {"error": error.message}, [own_flags(f"{case}: {error}")]
+        return MISMATCH, {"error": error.message}, [f"{case}: {error}"]
     code = PASS if found.explanation.attribution.culprit == "none" else MISMATCH
     told = lab.bundle(case, found, point=given.point, seconds=given.seconds)
     about = {**found.to_json(), **({"bundle": told} if told else {})}

@@ -18,7 +18,7 @@ from pytest_trt.diagnosis.deviation import Results, squared_error
 
 __all__ = ["Attribution", "Culprit", "Measured", "Stage", "attribute"]
 
-Culprit = Literal["reference", "conversion", "parser", "fusion", "lottery", "run-to-run", "none"]
+Culprit = Literal["reference", "conversion", "parser", "fusion", "lottery", "run-to-run", "rounding", "none"]
 
 # Of a squared error: less of it is not worth a word.
 _NOTABLE = 0.05
@@ -64,8 +64,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Attribution:
-    """Where the error of a case enters. ``culprit`` holds the largest part of it, or is ``none`` where every engine is
-    close to the reference."""
+    """Where the error of a case enters. ``culprit`` holds the largest part of it. It is ``none`` where every engine is
+    close to the reference, ``rounding`` where none is and all that they add is what another order of sums adds too."""
 
     stages: tuple[Stage, ...]
     culprit: Culprit
@@ -78,6 +78,17 @@ class Attribution:
     def stage(self, word: Culprit) -> Stage | None:
         """The row of a word, None where the case has no such stage."""
         return next((stage for stage in self.stages if stage.word == word), None)
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        """The culprit, behind the steps right before it that were not run: what those add is in its share."""
+        words = [stage.word for stage in self.stages if stage.word in _STEPS]
+        if self.culprit not in words:
+            return (self.culprit,)
+        end = start = words.index(self.culprit)
+        while start and (before := self.stage(words[start - 1])) is not None and before.error is None:
+            start -= 1
+        return tuple(words[start : end + 1])
 
     def to_json(self) -> dict[str, Any]:
         rows = [
@@ -95,6 +106,7 @@ class Attribution:
         ]
         return {
             "culprit": self.culprit,
+            "suspects": list(self.suspects),
             "share": plain(self.share),
             "samples": self.samples,
             "point": self.point,
@@ -208,6 +220,8 @@ def _culprit(stages: Sequence[Stage]) -> tuple[Culprit, float]:
     engines = [s for s in ran if s is asked or s.word not in _STEPS]
     if all(stage.ok for stage in engines):
         return "none", max((stage.share or 0.0 for stage in ran), default=math.nan)
-    # Engine and reference are equal, and still bad: what is expected is no number.
     worst = max(ran, key=lambda stage: stage.share or 0.0)
-    return (worst.word, worst.share or 0.0) if worst.share else ("reference", 0.0)
+    if worst.share:
+        return worst.word, worst.share
+    # Where nothing at all was added, engine and reference are equal, and still bad: what is expected is no number.
+    return ("rounding" if any(stage.added for stage in ran) else "reference"), 0.0

@@ -93,7 +93,7 @@ def explain(
     start = time.monotonic()
     attribution = attribute_case(subject, seconds=seconds, stages=stages)
     bench, case = subject.bench, subject.case
-    if attribution.stage("conversion") is None:
+    if "conversion" not in stages or attribution.stage("conversion") is None:
         return Explanation(attribution)
     if time.monotonic() - start > seconds:
         return Explanation(attribution, notes=("values not looked at: the time for explanations was over",))

@@ -29,14 +29,18 @@ _COARSE = 0.2
 _CLIPPED = 1.05  # a scale holds half a step more than its ends say
 # A node that makes an error at least doubles what it reads.
 _NO_STEP = 0.5
+# The relative rms error of a float32 model whose sums are taken in another order stays below this.
+_FLOAT32 = 1e-5
 
 _ADVICE = {
     "reference": "the model itself is not what is expected, before any recipe: look at the stored outputs, or at it",
     "conversion": "search the nodes: {command}",
     "parser": "search the tensor: {command}",
     "fusion": "search the tensor: {command}",
-    "lottery": "builds differ: pin the tactics with a timing cache, and see how far apart with --trt-builds=10",
+    "lottery": "builds differ: pin the tactics with a timing cache; how far apart they are: pytest … --trt-builds=10",
     "run-to-run": "runs of one engine differ: a race or uninitialized memory; repeat under compute-sanitizer",
+    "rounding": "no fault: the engine is off by no more than another order of its sums; a tolerance has to leave room"
+    " for that, and pytest-trt tolerances proposes one",
     "none": "",
 }
 
@@ -56,8 +60,9 @@ def attribution_lines(found: Attribution, command: str = "pytest-trt bisect") ->
     lines.append(f"  {'':12} {'':{width}}  {'error':>8}  {'added':>8}  {'share':>6}")
     lines += [f"  {stage.word:12} {stage.title:{width}}  {_stage(stage)}".rstrip() for stage in found.stages]
     part = f", {_percent(found.share)} of the squared error" if found.culprit != "none" and found.share > 0 else ""
-    lines.append(f"  culprit      {found.culprit}{part}")
-    if advice := _ADVICE[found.culprit].format(command=command):
+    lines.append(f"  culprit      {' or '.join(found.suspects)}{part}")
+    advice = _ADVICE[found.culprit] if len(found.suspects) == 1 else "run the stages that are missing: {command}"
+    if advice := advice.format(command=command):
         lines.append(f"  next         {advice}")
     return [*lines, *(f"  rounding     {note}" for note in found.notes)]
 
@@ -148,7 +153,7 @@ def _culprits(found: Culprits, latency: LatencyCost | None, precision: str) -> l
     said = {
         "found": "the fewest nodes that must stay float32; without any one of them the model is not close",
         "empty": "the typed model is close with nothing excluded",
-        "nothing": "not even the model without any typed node is close: no exclusion helps, the fault lies elsewhere",
+        "nothing": f"not even the model without any typed node is close: no exclusion helps, {_elsewhere(found.after)}",
         "unfinished": "a limit was reached: a set that is close, perhaps not the smallest",
         "unstable": "the set was close once and not when it was run again: results are not repeatable",
     }
@@ -183,8 +188,15 @@ def _culprits(found: Culprits, latency: LatencyCost | None, precision: str) -> l
     return lines
 
 
+def _elsewhere(left: Accuracy) -> str:
+    if 0 < left.error < _FLOAT32:
+        return f"the tolerance asks for less than the {left.error:.2g} that float32 itself rounds off"
+    return "the fault lies elsewhere"
+
+
 def _accuracy(found: Accuracy) -> str:
-    cosine = "" if found.cosine is None else f", cosine {found.cosine:.6g}"
+    # A cosine is that of the pairs that are finite: beside NaN it would look like agreement.
+    cosine = "" if found.cosine is None or math.isinf(found.error) else f", cosine {found.cosine:.6g}"
     return f"{'close' if found.ok else 'not close'}: relative rms error {_error(found.error)}{cosine}"
 
 

@@ -38,6 +38,7 @@ _RUNS = 4
 # The distance of a single other build may be small by chance.
 _OTHER_BUILDS = 2
 _LATE = "not run: the time for explanations was over"
+_LEFT_OUT = "not run: left out"
 # The engine itself is always looked at: what is said of it needs the others less the fewer there are.
 STAGES: tuple[Culprit, ...] = ("reference", "conversion", "parser", "lottery", "run-to-run")
 
@@ -128,8 +129,8 @@ def attribute_case(
     others: list[Measured | None] = [
         Measured("run-to-run", "another run", rows, subject.judge(rows)) for rows in runs[1:]
     ]
-    found = [m for m in _graphs(subject, left, stages) if m.word in stages]
-    found += [*(_lowest(subject, left, build_seconds) if "parser" in stages else []), asked]
+    found = [m for m in _graphs(subject, left, stages) if m.word in stages or m.word == "conversion"]
+    found += [*_lowest(subject, left, build_seconds, stages), asked]
     count = _OTHER_BUILDS if "lottery" in stages else 0
     builds = [_another_build(subject, left, build_seconds) for _ in range(count)]
     found += [*_furthest(builds, asked), *_furthest(others, asked)]
@@ -173,7 +174,7 @@ def _graphs(subject: Subject, left: Callable[[], float], stages: Collection[str]
         first = subject.measured("reference", whole, lambda: subject.run_graph(untyped), subject.reference)
     title = f"typed model ({case.precision}), ONNX Runtime"
     if "conversion" not in stages:
-        return [first]
+        return [first, Measured("conversion", title, note=_LEFT_OUT)]
     if left() <= 0:
         return [first, Measured("conversion", title, note=_LATE)]
     typed, note = bench.typed_model(case)[0], ""
@@ -201,12 +202,16 @@ def _asked_title(bench: Workbench, case: Case) -> str:
     return f"engine as asked{'' if level is None else f', optimization level {level}'}"
 
 
-def _lowest(subject: Subject, left: Callable[[], float], build_seconds: float) -> list[Measured]:
+def _lowest(
+    subject: Subject, left: Callable[[], float], build_seconds: float, stages: Collection[str]
+) -> list[Measured]:
     bench, case = subject.bench, subject.case
     title = "engine, optimization level 0"
     has_levels = "opt_level" in BUILD_OPTIONS.get(case.backend, ())
     if not has_levels or bench.is_prebuilt(case) or bench.build_options(case).opt_level == 0:
         return []
+    if "parser" not in stages:
+        return [Measured("parser", title, note=_LEFT_OUT)]
     if left() <= build_seconds:
         return [Measured("parser", title, note=_LATE)]
     options: Mapping[str, str] = {**dict(case.options), "opt_level": "0"}

@@ -34,7 +34,8 @@ class GitState:
 
 def git_state(folder: Path, environ: Mapping[str, str] = os.environ) -> GitState | None:
     """The state of the repository that *folder* is in; None outside of one and before the first commit."""
-    head = _git(folder, "log", "-1", "--format=%H %cI")
+    # A user's log.showSignature would put what gpg says before it.
+    head = _git(folder, "log", "-1", "--no-show-signature", "--format=%H %cI")
     if not head:
         return None
     commit, _, committed = head.partition(" ")
@@ -69,9 +70,8 @@ def count_between(folder: Path, first: str, last: str) -> int | None:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=60, check=False
-        )
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    # A branch is UTF-8 by git's custom, whatever the locale is.
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None

@@ -24,7 +24,8 @@ _ELEMENTWISE = frozenset(("rtol", "atol", "atol_scale", "floor"))
 
 def compare_again(lab: Catalog, case: Case, tolerance: Mapping[str, Any] | None = None) -> str:
     """The command that compares *case*, within what a test's *tolerance* adds to the command line's."""
-    return f"pytest-trt compare {_arguments(lab, case, '--')}{_judging(lab.settings, tolerance)}{_held(lab, '--')}"
+    judging = _judging(lab.settings, tolerance) + _gating(lab.settings)
+    return f"pytest-trt compare {_arguments(lab, case, '--')}{judging}{_held(lab, '--')}"
 
 
 def bisect_again(lab: Catalog, case: Case, tolerance: Mapping[str, Any] | None = None) -> str:
@@ -50,6 +51,13 @@ def _judging(settings: Settings, over: Mapping[str, Any] | None) -> str:
     text = _tolerance(settings.tolerance or "", over or {})
     tolerance = f" --tolerance={shlex.quote(text)}" if text else ""
     return tolerance + (f" --samples={settings.samples}" if settings.samples else "")
+
+
+def _gating(settings: Settings) -> str:
+    """What was said of the gates that only a comparison has."""
+    given = {"alpha": settings.alpha, "power": settings.power}
+    text = "".join(f" --{name}={value:g}" for name, value in given.items() if value is not None)
+    return text + (f" --census={settings.census}" if settings.census != "fail" else "")
 
 
 def _tolerance(text: str, over: Mapping[str, Any]) -> str:

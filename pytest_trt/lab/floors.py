@@ -150,7 +150,7 @@ def _metrics(
 
 @dataclass(frozen=True)
 class Proposal:
-    """``toml`` is ready to paste into a manifest; ``lines`` are its evidence."""
+    """``toml`` is ready to paste into a manifest, with what was seen as comments; ``lines`` are its evidence."""
 
     lines: tuple[str, ...]
     toml: str
@@ -216,7 +216,9 @@ def propose(lab: Workshop, cases: Sequence[Case]) -> Proposal:
                 "  is that the model, or a fault? pytest-trt bisect says where the error comes from",
             ]
         where = f"tolerance.{first.precision}" + (f".outputs.{json.dumps(one.name)}" if len(evidence) > 1 else "")
-        tables.append("\n".join([f"[{where}]", *(f"{name} = {text}" for name, text in limits.items())]))
+        comments = {name: f"  # {seen}" for name in limits if (seen := one.seen(name))}
+        rows = [f"{name} = {text}{comments.get(name, '')}" for name, text in limits.items()]
+        tables.append("\n".join([f"[{where}]", *rows]))
     return Proposal(tuple(lines), "\n".join([f"# {head}", *tables]))
 
 

@@ -72,7 +72,11 @@ def judge_points(lab: Workshop, case: Case, session: Session, limits: ToleranceS
             samples, expected, source = lab.expected(case, shapes, settings.samples or usual)
         except RunError as error:
             if name in _CORNERS:
-                raise
+                where = f"{case} at {name} ({shapes_text(shapes)})"
+                hint = (
+                    error.hint or "the model itself does not run there, no engine of it: mend the profile, or the model"
+                )
+                raise RunError(f"{where}: {error.message}", hint=hint) from error
             judged.missed.append(f"{name} ({shapes_text(shapes)}): {error.message}")
             continue
         found = judged.corners if name in _CORNERS else judged.elsewhere
@@ -126,7 +130,7 @@ def _judge(
                 row["repeats"] = _same(outputs[0], samples[0].cut(session.run(samples[0].feeds)))
     except RunError as error:
         if name == "opt":
-            raise
+            raise RunError(f"{case} at {name} ({shapes_text(shapes)}): {error.message}", hint=error.hint) from error
         judged.refused.append(f"{name} ({shapes_text(shapes)}): {error.message}")
         row |= {"ok": False, "refused": error.message}
         return

@@ -80,7 +80,7 @@ def _judge(lab: Lab, record: Record, match: Match, one: Scored) -> tuple[dict[st
         if lab.settings.baseline == "strict" and match.gates:
             return row, BaselineFailure(
                 f'{record.case}: metric "{spec.name}" is not compared: {why}',
-                'accept       --trt-update-baselines=all --trt-reason="…"',
+                'accept       pytest … --trt-update-baselines=all --trt-reason="…"',
             )
         return row, None
     worst = min(verdicts, key=lambda name: _WORST_FIRST.index(verdicts[name][0].outcome))
@@ -114,7 +114,7 @@ def _beyond(spec: MetricSpec, mean: float) -> str:
 def _unlike(stored: Mapping[str, Any] | None, definition: Mapping[str, Any]) -> str:
     """Why scores of *definition* cannot be compared with *stored* ones; nothing where they can."""
     if stored is None:
-        return "the baseline has no scores of this metric; --trt-update-baselines=all records them"
+        return "the baseline has no scores of this metric; pytest … --trt-update-baselines=all records them"
     past = stored.get("definition", {})
     differing = sorted(key for key in {*past, *definition} if past.get(key) != definition.get(key))
     if not differing:

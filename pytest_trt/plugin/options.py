@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -43,22 +43,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     given = {option.name: config.getoption(f"trt_{option.name}") for option in options()}
-    ini = {option.name: config.getini(option.ini) for option in options()}
     try:
-        _check_strings(ini)
+        ini = _ini_of(config)
         settings = config.stash[_SETTINGS] = Settings.resolve(given, os.environ, ini, ini_root=config.rootpath)
         _check_names(config, settings)
     except TrtError as error:
         raise pytest.UsageError(str(error)) from error
 
 
-def _check_strings(ini: Mapping[str, object]) -> None:
-    """TOML has lists, and pytest hands on what it reads of them."""
+def _ini_of(config: pytest.Config) -> dict[str, str]:
+    """The ini key of each option. TOML has lists, and pytest hands on what it reads of them, with a warning. That is
+    said better here, and must not end the run as an internal error where warnings are errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ini = {option.name: config.getini(option.ini) for option in options()}
     for option in options():
         value = ini[option.name]
         if isinstance(value, list):
             text = ",".join(map(str, value))
             raise UsageError(f"ini key {option.ini}: a list stands there", hint=f'write {option.ini} = "{text}"')
+    return ini
 
 
 def _check_names(config: pytest.Config, settings: Settings) -> None:

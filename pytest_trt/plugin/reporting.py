@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class Collected:
         self.events: list[str] = []  # what the workers' caches had to say
         self.git: GitState | None = None
         self.partial: PartialReport | None = None
+        self.encoding = getattr(sys.stdout, "encoding", None)  # what the terminal is given as well, at this moment
 
     def pytest_sessionstart(self) -> None:
         settings = get_settings(self.config)
@@ -63,6 +65,7 @@ class Collected:
             except TrtError as error:
                 raise pytest.UsageError(str(error)) from error
 
+    @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         text = getattr(report, _ATTRIBUTE, None)
         # pytest-rerunfailures gives an attempt that will be repeated this outcome.
@@ -72,6 +75,11 @@ class Collected:
             self.records += [Record.from_json(data) for data in json.loads(text)]
             if self.partial is not None:
                 self.partial.keep(self.records)
+        if "trt" in report.keywords and isinstance(report.longrepr, str):
+            from pytest_trt.report.plain import encodable
+
+            # The terminal shows it at the end. What writes files has been told, and has the message as it is.
+            report.longrepr = encodable(report.longrepr, self.encoding)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -110,7 +118,9 @@ class Collected:
 
                 rows = rows_of(self.records, self.git, samples=settings.history_samples == "on")
                 if file := HistoryLog(settings.history).append(rows):
-                    self.lines.append(f"history: {len(rows)} cases appended as {file}")
+                    # Silent where git is missing, or refuses a checkout that belongs to another user, as in containers.
+                    of = "" if self.git else f", of no commit: git names none for {self.config.rootpath}"
+                    self.lines.append(f"history: {len(rows)} cases appended as {file}{of}")
         except TrtError as error:
             self.lines.append(f"ERROR: {error}")
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
@@ -118,14 +128,13 @@ class Collected:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.records:
             return
+        from pytest_trt.report.plain import encodable
         from pytest_trt.report.terminal import notes, table
 
         terminalreporter.section("TensorRT engines" if _any_tensorrt(self.records) else "engines")
-        for line in table(self.records):
-            terminalreporter.write_line(line)
         events = dict.fromkeys([*self.events, *get_lab(self.config).events])
-        for line in [*notes(self.records), *self.lines, *events]:
-            terminalreporter.write_line(line)
+        for line in [*table(self.records), *notes(self.records), *self.lines, *events]:
+            terminalreporter.write_line(encodable(line, self.encoding))
 
 
 def _unheeded(config: pytest.Config, records: list[Record]) -> list[str]:

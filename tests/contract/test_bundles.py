@@ -59,7 +59,7 @@ def failing(lab: Lab, folder: Path) -> tuple[Path, str]:
     return bundle, str(caught.value)
 
 
-def test_a_bundle_builds_the_engine_that_failed(trt, cuda, wrong, lab, tmp_path: Path) -> None:
+def test_a_bundle_builds_the_engine_that_failed(trt, cuda, wrong, lab, tmp_path: Path, capsys) -> None:
     bundle, said = failing(lab, write_chain(tmp_path / "chain", 4, width=16, rows=8))
 
     assert "of 12 nodes still fails: matmul_1;" in said
@@ -86,12 +86,20 @@ def test_a_bundle_builds_the_engine_that_failed(trt, cuda, wrong, lab, tmp_path:
     corrupt(proto, "w1")
     onnx.save(proto, bundle / how["model"])
     assert script(bundle, cuda) == 1
+    # A model that lies elsewhere is built by the same timings.
+    (tmp_path / "other.onnx").write_bytes((bundle / how["model"]).read_bytes())
+    assert script(bundle, cuda, str(tmp_path / "other.onnx")) == 1
+    proto.graph.node[0].op_type = "NoSuchOp"
+    onnx.save(proto, tmp_path / "other.onnx")
+    capsys.readouterr()
+    assert script(bundle, cuda, str(tmp_path / "other.onnx")) == 2
+    assert f"cannot run here: TensorRT {trt.__version__} cannot parse other.onnx: " in capsys.readouterr().out
 
 
-def script(bundle: Path, cuda: Any) -> int:
+def script(bundle: Path, cuda: Any, *arguments: str) -> int:
     device = FakeDriver(cuda)
     runners = {"tensorrt": lambda *given: run_tensorrt(*given, device)}
-    code = main(bundle, runners, [])
+    code = main(bundle, runners, arguments)
     cuda.live = {key: thing for key, thing in cuda.live.items() if key != ("stream", device.stream)}
     return code
 

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_trt.backends import BuildOptions, BuildRequest
+from pytest_trt.backends.cannot_run import CannotRun
 from pytest_trt.backends.tensorrt.versions.standalone import Driver, run_tensorrt
 from pytest_trt.diagnosis.bundle.running import how_to_run
 from pytest_trt.spec.case import Case
@@ -134,5 +135,5 @@ def test_without_a_driver_it_says_so(trt, tmp_path, monkeypatch):
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", nothing)
-    with pytest.raises(ImportError, match=r"no CUDA driver \(libcuda\.so\.1"):
+    with pytest.raises(CannotRun, match=r"no CUDA driver \(libcuda\.so\.1"):
         Driver()

@@ -40,9 +40,6 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTEST_TRT_CONFIRM", "off")
     # pytest-benchmark switches itself off in a worker of xdist, which the outer run may be.
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    # Where these are set, as on CI, pytest repeats each whole message in its summary.
-    for name in ("CI", "BUILD_NUMBER"):
-        monkeypatch.delenv(name, raising=False)
     pytester.makeini("[pytest]\n")
     write_model(pytester.path / "models" / "tiny")
     return pytester.path

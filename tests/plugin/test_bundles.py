@@ -142,11 +142,57 @@ def test_the_float32_model_in_its_place_is_close(bundle: Path) -> None:
     assert reproduce(bundle, str(bundle / "model.onnx"))[0] == 0
 
 
-def test_what_cannot_run_is_no_mismatch(bundle: Path) -> None:
-    (bundle / "broken.onnx").write_bytes(b"no model")
+def not_a_model(file: Path) -> str:
+    file.write_bytes(b"no model")
+    return "cannot load other.onnx"
 
-    code, said = reproduce(bundle, str(bundle / "broken.onnx"))
-    assert (code, "Traceback" in said) == (2, True)
+
+def of_other_inputs(file: Path) -> str:
+    onnx.save(model([node("Neg", ["z"], ["y"])], {"z": [2]}, {"y": [2]}), file)
+    return "cannot run other.onnx"
+
+
+def of_an_unknown_operator(file: Path) -> str:
+    onnx.save(model([node("Neg", ["x"], ["y"], domain="none.such")], {"x": ["N", 32]}, {"y": ["N", 32]}), file)
+    return "cannot load other.onnx"
+
+
+def nothing(file: Path) -> str:
+    return f"there is no file {file}"
+
+
+@pytest.mark.parametrize("other", [not_a_model, of_other_inputs, of_an_unknown_operator, nothing])
+def test_another_model_that_cannot_run_is_told_in_a_sentence(bundle: Path, other: Callable[[Path], str]) -> None:
+    why = other(bundle / "other.onnx")
+
+    code, said = reproduce(bundle, str(bundle / "other.onnx"))
+
+    *_, last = said.splitlines()
+    assert (code, "Traceback" in said) == (2, False), said
+    assert last.startswith("cannot run here: ")
+    assert why in last
+    assert "ONNXRuntimeError" not in last
+    assert ("; give a model that takes x float32 [16, 32]" in last) == (other is not nothing)
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "numpy"])
+def test_without_a_library_it_says_which_one_to_install(bundle: Path, library: str) -> None:
+    alone = ALONE.replace('["onnx"]', f'["{library}"]')
+    command = [sys.executable, "-I", "-c", alone, str(bundle / "reproduce.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env={}, check=False)
+
+    version = f" {about(bundle)['versions'][library]}" if library == "onnxruntime" else ""
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.splitlines()[-1].startswith("cannot run here: import of ")
+    assert done.stdout.endswith(f"; install {library}{version}\n")
+
+
+def test_a_bug_keeps_its_traceback(bundle: Path) -> None:
+    script = bundle / "reproduce.py"
+    script.write_text(script.read_text().replace("RUNNERS = {", "run_onnxruntime = len\nRUNNERS = {"))
+
+    code, said = reproduce(bundle)
+    assert (code, "Traceback" in said, "TypeError" in said) == (2, True, True)
 
 
 def cut_short(file: Path) -> None:
@@ -322,8 +368,9 @@ def test_another_engine_is_another_failure(
     assert len(list(Path("bundles").iterdir())) == 3
 
 
-def test_large_models_are_left_out_aloud(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", *ARGUMENTS, "--bundle=bundles", "--bundle-size=30kB"]) == 1
+@pytest.mark.parametrize("command", ["compare", "bisect"])
+def test_large_models_are_left_out_aloud(planted: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert main([command, *ARGUMENTS, "--bundle=bundles", "--bundle-size=30kB"]) == 1
 
     out = capsys.readouterr().out
     (folder,) = Path("bundles").iterdir()
@@ -477,7 +524,8 @@ def test_an_engine_is_reduced_by_its_own_backend(
     assert any(line.startswith("  reduced      1 of 18 nodes still fails: mul_3;") for line in lines), lines
     (folder,) = (project / "bundles").iterdir()
     code, said = reproduce(folder)
-    assert (code, "the backend fake runs in pytest-trt only: pytest-trt compare ." in said) == (2, True)
+    why = "the backend fake runs in pytest-trt only: commands.txt, beside this script, has the line"
+    assert (code, why in said) == (2, True)
     assert main(["compare", str(folder / "reduced"), "--backend=fake", "--fake=fusion=0.5"]) == 1
 
 

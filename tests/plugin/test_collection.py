@@ -213,11 +213,15 @@ def test_a_wrong_option_is_a_usage_error(run: Run, option: str, message: str) ->
     result.stderr.fnmatch_lines([message])
 
 
-def test_a_list_in_the_ini_file_says_how_it_is_written(project: Path, pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize("warnings_are", ["default", "error"])
+def test_a_list_in_the_ini_file_says_how_it_is_written(
+    project: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, warnings_are: str
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", warnings_are)
     (project / "tox.ini").unlink()
     pytester.makepyprojecttoml('[tool.pytest.ini_options]\ntrt_precision = ["fp16", "fp32"]\n')
 
-    result = pytester.runpytest_subprocess("models")  # pytest's own warning would be taken for one of this run
+    result = pytester.runpytest_subprocess("models")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*ini key trt_precision: a list*", '*hint: write trt_precision = "fp16,fp32"*'])

@@ -67,11 +67,18 @@ def test_what_is_close_is_explained_only_when_asked(run: Run, project: Path, exp
 
 
 def test_out_of_time_the_engine_itself_is_still_explained(run: Run, project: Path) -> None:
-    run(*ONE, "--trt-fake=error=0.5", "--trt-explain-seconds=0").assert_outcomes(passed=1, failed=1)
+    result = run(*ONE, "--trt-fake=error=0.5", "--trt-explain-seconds=0")
+    result.assert_outcomes(passed=1, failed=1)
 
     found = explanation(project)
     assert found is not None
     assert found["culprit"] == "fusion"
+    result.stdout.fnmatch_lines(
+        [
+            "  culprit      conversion or parser or fusion, *",
+            "  next         run the stages that are missing: pytest-trt bis*",
+        ]
+    )
     assert [row["stage"] for row in found["stages"] if row["error"] is None] == ["conversion", "parser", "lottery"]
 
 
@@ -178,7 +185,7 @@ def test_the_shell_measures_what_the_exclusions_cost(
     assert main([*asked, "--stages=conversion"]) == 1
     out = capsys.readouterr().out
     assert re.search(r"  latency      \d.* ms: × \d.*, simulated clock; the fake backend computes fp16 in float32", out)
-    assert "  parser " not in out
+    assert re.search(r"^  parser +.* not run: left out$", out, re.MULTILINE)
 
     assert main([*asked, "--json"]) == 1
     (row,) = json.loads(capsys.readouterr().out)
@@ -197,6 +204,8 @@ def test_the_shell_uses_debug_tensors_where_that_is_asked(
     assert main([*asked, "--fake=fusion=0.5,at=0"]) == 4
     (row,) = json.loads(capsys.readouterr().out)
     assert row["skipped"] == "fake has no debug tensors here"
+    assert main([*asked[:-1], "--fake=fusion=0.5,at=0"]) == 4
+    assert "  hint: --taps=outputs works with every backend and version" in capsys.readouterr().out
 
 
 def test_the_shell_finds_the_tensor_of_an_engine(

@@ -18,41 +18,46 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTEST_TRT_CACHE_DIR", str(pytester.path / "cache"))
     monkeypatch.setenv("PYTEST_TRT_WARMUP", "0")
     monkeypatch.setenv("PYTEST_TRT_DURATION", "0.001")
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     pytester.makeini("[pytest]\n")
     write_model(pytester.path / "tiny")
-    git(pytester.path, "init", "-q")
-    git(pytester.path, "add", "tiny")
-    git(pytester.path, "commit", "-q", "-m", "model")
     return pytester.path
 
 
+@pytest.fixture
+def repository(project: Path) -> Path:
+    """The project, committed."""
+    git(project, "init", "-q")
+    git(project, "add", "tiny")
+    git(project, "commit", "-q", "-m", "model")
+    return project
+
+
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
-def test_a_run_appends_its_cases_once(pytester: pytest.Pytester, project: Path, workers: tuple[str, ...]):
+def test_a_run_appends_its_cases_once(pytester: pytest.Pytester, repository: Path, workers: tuple[str, ...]):
     if workers:
         pytest.importorskip("xdist")
     for _ in range(2):
         result = pytester.runpytest(*RUN, *workers, "--trt-history=history")
         result.stdout.fnmatch_lines(["history: 2 cases appended as *.jsonl"])
 
-    rows, problems = HistoryLog(project / "history").read()
+    rows, problems = HistoryLog(repository / "history").read()
 
     assert problems == []
     assert sorted(row.id for row in rows) == ["tiny-fp16-b1-fake"] * 2 + ["tiny-fp32-b1-fake"] * 2
     assert len({row.run for row in rows}) == 2
     assert all(row.median_ms and row.rmse is not None and row.plan_bytes for row in rows)
-    assert {row.commit for row in rows} == {git(project, "rev-parse", "HEAD")}
+    assert {row.commit for row in rows} == {git(repository, "rev-parse", "HEAD")}
 
 
-def test_what_the_run_itself_writes_does_not_make_it_dirty(pytester: pytest.Pytester, project: Path):
-    (project / "report.json").write_text("{}")
-    git(project, "add", "report.json")
-    git(project, "commit", "-q", "-m", "an old report")
+def test_what_the_run_itself_writes_does_not_make_it_dirty(pytester: pytest.Pytester, repository: Path):
+    (repository / "report.json").write_text("{}")
+    git(repository, "add", "report.json")
+    git(repository, "commit", "-q", "-m", "an old report")
 
     pytester.runpytest(*RUN, "--trt-history=history", "--trt-report=report.json")
 
-    rows, _ = HistoryLog(project / "history").read()
-    assert git(project, "status", "--porcelain", "--untracked-files=no") == "M report.json"
+    rows, _ = HistoryLog(repository / "history").read()
+    assert git(repository, "status", "--porcelain", "--untracked-files=no") == "M report.json"
     assert [row.git is not None and row.git.dirty for row in rows] == [False, False]
 
 

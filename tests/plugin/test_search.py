@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from project import MANIFEST, write_model
 
 from pytest_trt.accuracy.tolerance import Tolerance
@@ -88,6 +90,26 @@ def test_a_point_that_fails_is_named_with_its_shape(run: Run, monkeypatch: pytes
     result.assert_outcomes(failed=1, deselected=4)
     result.stdout.fnmatch_lines(["not close at N=13 (x 13x4)", "reproduce *--shapes=all*"])
     assert [n for n, p in record(project)["accuracy"]["points"].items() if not p["ok"]] == ["N=13"]
+
+
+@pytest.mark.parametrize("backend", ["fake", "onnxruntime-cpu"])
+def test_a_corner_that_the_model_itself_refuses_is_named_with_its_shape(run: Run, project: Path, backend: str) -> None:
+    path = project / "models" / "tiny" / "model.onnx"
+    proto = onnx.load(path)
+    proto.graph.node[-1].output[0] = "z"
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([8, 3]), "eight"))
+    proto.graph.node.append(helper.make_node("Reshape", ["z", "eight"], ["y"], "fixed"))
+    onnx.save(proto, path)
+
+    result = run("models", "-k", "accuracy and b8", backend=backend)
+
+    result.assert_outcomes(failed=1, deselected=4)
+    result.stdout.fnmatch_lines(
+        [
+            f"*tiny[[]fp32, b8, {backend}[]] at min (x 1x4): onnxruntime failed while running the reference: *",
+            "*hint: the model itself does not run there, no engine of it: mend the profile, or the model",
+        ]
+    )
 
 
 def test_a_shape_within_the_profile_that_is_refused_fails_with_its_name(

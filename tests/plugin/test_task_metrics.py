@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats  # noqa: F401 - runs of pytester forget what they import, and scipy loads once in a process
+
+from pytest_trt.cli import main
 
 Run = Callable[..., pytest.RunResult]
 
@@ -138,6 +141,23 @@ def test_alpha_and_power_come_from_the_command_line_before_the_manifest(
     assert (both["alpha"], both["power"]) == (0.1, 0.9)
 
 
+def test_the_command_of_a_drop_decides_by_the_same_alpha(
+    check: Run, metric: Callable[..., None], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two samples of 16 fell: p = 0.25."""
+    metric("", lost="0")
+    check(NEW)
+    metric("", lost="0.2")
+    failed = check("--trt-alpha=0.3", "--trt-power=0.7")
+    failed.assert_outcomes(passed=1, failed=1)
+    again = next(line for line in failed.outlines if line.startswith("reproduce    pytest-trt compare "))
+
+    monkeypatch.chdir(project)
+    words = shlex.split(again)[2:]
+    assert main(words) == 1
+    assert main([word for word in words if "alpha" not in word]) == 3
+
+
 def test_another_function_is_not_compared(check: Run, metric: Callable[..., None], project: Path) -> None:
     metric()
     check(NEW)
@@ -214,7 +234,7 @@ def test_the_first_scores_of_a_metric_are_its_anchor(check: Run, metric: Callabl
     metric(shift=-0.05)
     check(ALL, REASON)
 
-    said = "the baseline has no scores of this metric; --trt-update-baselines=all records them"
+    said = "the baseline has no scores of this metric; pytest … --trt-update-baselines=all records them"
     added.stdout.fnmatch_lines([f"metrics not compared (1): {said}"])
     assert stored(project)["anchor"]["metrics"]["quality"]["mean"] == first
     assert stored(project)["metrics"]["quality"]["mean"] == pytest.approx(first - 0.05)

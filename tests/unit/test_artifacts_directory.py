@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,16 @@ def test_a_folder_with_other_things_is_not_made_a_cache(tmp_path: Path):
     with pytest.raises(ArtifactError, match="new or an empty folder"):
         spy.store.put(KEY, FILES)
     assert [path.name for path in tmp_path.iterdir()] == ["src"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "tmp", "locks", "engine", ".snapshot", "lost+found"])
+def test_what_an_interrupted_creation_or_a_disk_left_is_in_nobodys_way(tmp_path: Path, name: str):
+    (tmp_path / "a" / name).mkdir(parents=True)
+    assert Spy(tmp_path / "a").ask().stored
+
+
+def test_the_folders_above_a_cache_are_made(tmp_path: Path):
+    assert Spy(tmp_path / "home" / ".cache" / "pytest-trt").ask().stored
 
 
 def test_a_cache_to_which_something_was_added_is_still_a_cache(spy: Spy):
@@ -290,6 +301,61 @@ def test_if_locks_do_not_work_the_first_one_wins(tmp_path: Path):
     assert leftovers(tmp_path / "cache") == []
 
 
+def test_all_of_an_entry_is_on_the_disk_before_it_comes_into_sight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a power cut would leave: each file as long as it was when it was synced, and names of synced folders."""
+    done: list[object] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        state = os.fstat(descriptor)
+        done.append((state.st_ino, None if stat.S_ISDIR(state.st_mode) else state.st_size))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = Spy(tmp_path / "cache", on_step=done.append).ask().path
+
+    synced = {name: ((path / name).stat().st_ino, (path / name).stat().st_size) for name in [*FILES, "key.json"]}
+    each = [step for name, state in synced.items() for step in (state, f"wrote {name}")]
+    folder, parent = ((place.stat().st_ino, None) for place in (path, path.parent))
+    assert done == ["staged", *each, folder, "synced", "renamed", parent]
+
+
+@pytest.mark.parametrize(
+    ("code", "kept"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)], ids=["no", "never", "broken"]
+)
+def test_a_file_system_need_not_sync_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kept: bool):
+    opened: list[int] = []
+    closed: list[int] = []
+    real, close = os.fsync, os.close
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            opened.append(descriptor)
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "close", lambda descriptor: close(descriptor) or closed.append(descriptor))
+    spy = Spy(tmp_path / "cache")
+    assert spy.ask().stored is kept
+    assert (spy.store.get(KEY) is not None) is kept
+    assert leftovers(spy.store.root) == []
+    assert opened
+    assert [descriptor for descriptor in closed if descriptor in opened][: len(opened)] == opened
+
+
+def test_an_entry_that_cannot_come_into_sight_is_not_kept(spy: Spy, monkeypatch: pytest.MonkeyPatch):
+    def denied(self: Path, target: Path) -> Path:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "rename", denied)
+    entry = spy.ask()
+    assert (dict(entry.files), entry.stored) == (FILES, False)
+    assert len(spy.events) == 1
+    assert spy.events[0].startswith(f"cache: {KEY} is not kept: Permission denied")
+    assert leftovers(spy.store.root) == []
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES], ids=["full", "read-only", "denied"])
 @pytest.mark.parametrize("step", ["staged", "wrote engine.plan", "wrote key.json", "synced", "renamed"])
 def test_a_build_is_not_lost_when_the_disk_fails(tmp_path: Path, step: str, code: int):
@@ -380,3 +446,14 @@ def test_stray_files_in_the_folder_of_a_kind_are_no_entries(spy: Spy):
     assert spy.store.verify() == []
     blocked = spy.store.get_or_build(Key.make("reference", {}), lambda: {"a": b""})
     assert blocked.stored is False
+
+
+def test_an_entry_is_a_digest_in_its_own_shard(tmp_path: Path):
+    digest = KEY.digest
+    own, other = digest[:2], f"{int(digest[:2], 16) ^ 1:02x}"
+    for place in (own, other):
+        for name in (digest, digest[:-1], digest.upper(), "notes"):
+            (tmp_path / "engine" / place / name).mkdir(parents=True)
+    (tmp_path / "others" / own / digest).mkdir(parents=True)
+    layout = Layout(tmp_path, lambda _step: None)
+    assert list(layout.folders()) == [("engine", digest, tmp_path / "engine" / own / digest)]

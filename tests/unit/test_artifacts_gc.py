@@ -172,12 +172,28 @@ def test_strays_are_swept_after_a_day_and_links_are_not_followed(store: Director
     (precious / "data").touch()
     tmp = store.root / "tmp"
     (tmp / f"{key(2).digest}-{2:016x}").symlink_to(precious, target_is_directory=True)
-    (tmp / "young").touch()
-    (tmp / "old").touch()
-    os.utime(tmp / "old", (time.time() - 2 * DAY_S,) * 2)
+    for name, days in (("young", 0.99), ("old", 1.01)):
+        (tmp / name).touch()
+        os.utime(tmp / name, (time.time() - days * DAY_S,) * 2)
     store.gc()
     assert [path.name for path in tmp.iterdir()] == ["young"]
     assert (precious / "data").exists()
+
+
+def test_what_cannot_be_deleted_is_out_of_sight_and_waits_for_a_sweep(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(path: object, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    keep(store, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        assert store.remove(key(1).digest)
+    assert numbers(store) == set()
+    assert list((store.root / "tmp").iterdir())
+    store.gc()
+    assert list((store.root / "tmp").iterdir()) == []
 
 
 def test_a_new_store_sweeps_before_its_first_write(store: DirectoryStore):

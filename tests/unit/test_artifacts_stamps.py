@@ -19,7 +19,7 @@ from pytest_trt.artifacts.directory import DirectoryStore
 from pytest_trt.artifacts.engines import stored_engine
 from pytest_trt.artifacts.file_state import FileState, keeps_change_times
 from pytest_trt.artifacts.key import Key
-from pytest_trt.artifacts.stamps import STAMP_NAME, STAMPED_FROM_BYTES
+from pytest_trt.artifacts.stamps import STAMP_NAME, STAMPED_FROM_BYTES, Stamps
 from pytest_trt.artifacts.store import Entry, ReadOnlyStore, Store
 from pytest_trt.errors import ArtifactError
 
@@ -245,6 +245,8 @@ def test_two_readers_write_one_stamp(world: World):
         b'{"format": 1, "files": {"engine.plan": 7}}',
         b'{"format": 1, "files": {"engine.plan": [[], "", null]}}',
         b'{"format": 1, "files": {"engine.plan": [[1, 2], "", 5]}}',
+        b'{"format": 1, "files": {"engine.plan": [[1, 2], ""]}}',
+        b'{"format": 1, "files": {"engine.plan": {"a": 1, "b": 2, "c": 3}}}',
         b"[" * 100_000,
     ],
 )
@@ -252,6 +254,62 @@ def test_a_damaged_stamp_is_no_stamp(world: World, damage: bytes):
     (world.folder / STAMP_NAME).write_bytes(damage)
     assert [world.get()[1] for _ in range(2)] == [1, 0]
     assert world.events == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda text: b" " * 10**6 + text, lambda text: text.replace(b'"format": 1', b'"format": 2')],
+    ids=["too large", "of another version"],
+)
+def test_stamps_that_cannot_be_read_are_made_anew(world: World, change: Callable[[bytes], bytes]):
+    world.get()
+    path = world.folder / STAMP_NAME
+    path.write_bytes(change(path.read_bytes()))
+    assert [world.get()[1] for _ in range(2)] == [1, 0]
+
+
+def test_a_store_that_is_not_there_has_no_stamps(world: World):
+    assert Stamps.of(world.root, world.folder) is not None
+    assert Stamps.of(world.root / "nothing", world.folder) is None
+
+
+def test_each_stamp_is_kept_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    now_ns = time.time_ns() + LATER_NS
+    monkeypatch.setattr(stamps, "time", SimpleNamespace(time_ns=lambda: now_ns))
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+        new = Stamps(tmp_path)
+        new.note(name, FileState.of((tmp_path / name).stat()), name * 64)
+        assert not new.vouch(name, FileState.of((tmp_path / name).stat()), name * 64), "it is not kept yet"
+        new.save(tmp_path)
+    kept = Stamps(tmp_path)
+    states = {name: FileState.of((tmp_path / name).stat()) for name in ("a", "b")}
+    assert all(kept.vouch(name, state, name * 64) for name, state in states.items())
+    assert not kept.vouch("a", states["b"], "a" * 64)
+    assert not kept.vouch("c", states["a"], "a" * 64)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", STAMP_NAME]
+
+
+@pytest.mark.parametrize("age_ns", [-1, 0, stamps.GOOD_FOR_NS - 1, stamps.GOOD_FOR_NS])
+def test_a_stamp_is_good_from_now_on_for_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_ns: int):
+    state = FileState.of(tmp_path.stat())
+    digested_ns = time.time_ns() + LATER_NS
+    monkeypatch.setattr(stamps, "time", SimpleNamespace(time_ns=lambda: digested_ns))
+    made = Stamps(tmp_path)
+    made.note("a", state, "0" * 64)
+    made.save(tmp_path)
+    monkeypatch.setattr(stamps, "time", SimpleNamespace(time_ns=lambda: digested_ns + age_ns))
+    assert Stamps(tmp_path).vouch("a", state, "0" * 64) is (0 <= age_ns < 7 * 24 * 3600 * 10**9)
+
+
+def test_a_stamp_that_could_not_be_kept_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stamps, "time", SimpleNamespace(time_ns=lambda: time.time_ns() + LATER_NS))
+    made = Stamps(tmp_path / "gone")
+    made.save(tmp_path)
+    made.note("a", FileState.of(tmp_path.stat()), "0" * 64)
+    with pytest.raises(FileNotFoundError):
+        made.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stamp_says_which_digest_was_found(world: World):
@@ -299,7 +357,8 @@ MOUNTS = """\
 )
 def test_only_local_file_systems_are_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, kept: bool):
     root = tmp_path.resolve()
-    (root / "mountinfo").write_text(MOUNTS.format(home=root / "home"))
+    home = str(root / "home").replace(" ", "\\040")  # the temporary folder's name may have a space, too
+    (root / "mountinfo").write_text(MOUNTS.format(home=home), encoding="utf-8")
     (root / place).mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(file_state, "_MOUNTS", root / "mountinfo")
     monkeypatch.setattr(file_state, "sys", SimpleNamespace(platform="linux"))

@@ -14,7 +14,7 @@ from pytest_trt.artifacts import open_store
 from pytest_trt.artifacts.directory import DirectoryStore
 from pytest_trt.artifacts.key import Key
 from pytest_trt.artifacts.memory import MemoryStore
-from pytest_trt.artifacts.store import NullStore, ReadOnlyStore, Store
+from pytest_trt.artifacts.store import EntryInfo, Meta, NullStore, ReadOnlyStore, Store, nearest_entry
 from pytest_trt.errors import ArtifactError, UsageError
 
 KEY = Key.make("engine", {"model": "resnet18", "precision": "fp16"})
@@ -66,6 +66,11 @@ def test_an_entry_that_is_there_wins_unless_it_is_to_be_replaced(store: Store):
     third = store.put(KEY, {"b": b"3"}, replace=True)
     assert (dict(third.files), third.fresh) == ({"b": b"3"}, True)
     assert dict(store.get(KEY).files) == {"b": b"3"}
+
+
+def test_what_is_not_there_can_be_replaced_too(store: Store):
+    assert store.put(KEY, FILES, replace=True).stored
+    assert dict(store.get(KEY).files) == FILES
 
 
 def test_a_failed_build_leaves_nothing_and_frees_the_key(store: Store):
@@ -125,6 +130,9 @@ def test_a_build_that_needs_itself_is_an_error_and_no_deadlock(store: Store):
         ({"sub/engine.plan": b""}, "cannot be the name"),
         ({".hidden": b""}, "cannot be the name"),
         ({"": b""}, "cannot be the name"),
+        ({"a" * 101: b""}, "cannot be the name"),
+        ({"a\n": b""}, "cannot be the name"),
+        ({"Verified.json": b""}, "cannot be the name"),
         ({"a": b"", "A": b""}, "upper and lower case"),
         ({"a": "text"}, "str, not bytes"),
         ({"a": bytearray(b"x")}, "bytearray, not bytes"),
@@ -138,6 +146,15 @@ def test_a_payload_that_cannot_be_files_is_refused(payload: dict, says: str, mak
     with pytest.raises(ArtifactError, match=says):
         store.get_or_build(KEY, lambda: payload)
     assert store.get(KEY) is None
+
+
+def test_a_name_may_have_a_hundred_characters(store: Store):
+    name = "A0._-".ljust(100, "z")
+    assert dict(store.put(KEY, {name: b"x"}).files) == {name: b"x"}
+
+
+def test_a_label_that_is_no_unicode_is_kept_as_far_as_it_is(store: Store):
+    assert store.put(KEY, FILES, label="ä\udcff").meta.label == "ä?"
 
 
 def test_entries_remove_and_verify(store: Store):
@@ -169,6 +186,21 @@ def test_the_nearest_entry_shares_the_most_leaves(store: Store):
     for stored in (wanted, far, near, key("reference", model="m", extra=1)):
         store.put(stored, FILES)
     assert store.nearest(wanted).digest == near.digest, "not itself, and not another kind"
+
+
+@pytest.mark.parametrize(("first", "second"), [(1.0, 2.0), (2.0, 1.0)])
+def test_of_entries_that_are_equally_near_the_one_used_last_is_taken(first: float, second: float):
+    def info(number: int, used: float, **more: int) -> EntryInfo:
+        key = Key.make("engine", {"model": "m", "level": number, **more})
+        return EntryInfo(key.kind, key.digest, key.ingredients, Meta("", 0), used)
+
+    near = [info(1, first), info(2, second)]
+    farther = EntryInfo("engine", "0" * 64, {"level": 0}, Meta("", 0), used=3.0)
+    found = nearest_entry(Key.make("engine", {"model": "m", "level": 0, "gpu": 0}), [farther, *near])
+    assert found is farther, "the level is shared, as the model is with the others"
+    found = nearest_entry(Key.make("engine", {"model": "m", "gpu": 0}), [farther, *near])
+    assert found is near[second > first]
+    assert nearest_entry(Key.make("engine", {"level": 9}), near) is None
 
 
 def test_a_lock_excludes_other_threads_and_says_that_it_waits(store: Store):
@@ -250,6 +282,25 @@ def test_a_read_only_store_reads_and_keeps_nothing(store: Store):
     assert [info.digest for info in read_only.entries()] == [KEY.digest]
     assert read_only.nearest(Key.make("engine", {"model": "resnet18"})).digest == KEY.digest
     assert read_only.verify() == []
+
+
+def test_a_read_only_store_repairs_nothing(tmp_path: Path):
+    entry = DirectoryStore(tmp_path / "cache").put(KEY, FILES)
+    (entry.path / "facts.json").unlink()
+    read_only = ReadOnlyStore(DirectoryStore(tmp_path / "cache"))
+    assert read_only.get(KEY) is None
+    assert [problem.digest for problem in read_only.verify()] == [KEY.digest]
+    assert read_only.get_or_build(KEY, lambda: FILES).stored is False
+    assert entry.path.is_dir()
+
+
+@pytest.mark.parametrize("unkept", [NullStore(), ReadOnlyStore(NullStore())], ids=["null", "read-only"])
+def test_what_is_not_kept_is_labelled_all_the_same(unkept: Store):
+    built, put = unkept.get_or_build(KEY, lambda: FILES, label="x"), unkept.put(KEY, FILES, label="x")
+    assert [(entry.meta.label, entry.meta.size_bytes, entry.fresh, entry.stored) for entry in (built, put)] == [
+        ("x", 602, True, False)
+    ] * 2
+    assert built.view("facts.json") == FILES["facts.json"]
 
 
 def test_the_null_store_keeps_nothing():

@@ -29,9 +29,13 @@ def match(root: Path, record: Record, **more: Any) -> Match:
     return BaselineStore(root).match(record.case, environment_of(record), fingerprint=fingerprint, **more)
 
 
-def on_driver(record: Record, driver: str) -> Record:
-    record.environment = {**(record.environment or {}), "driver": driver}
+def on(record: Record, **changes: str) -> Record:
+    record.environment = {**(record.environment or {}), **changes}
     return record
+
+
+def on_driver(record: Record, driver: str) -> Record:
+    return on(record, driver=driver)
 
 
 def other_model(record: Record) -> Record:
@@ -66,6 +70,59 @@ def test_what_is_no_rename(tmp_path: Path, record: Record, known: tuple[str, ...
     assert match(tmp_path, record, known=known).state == "missing"
 
 
+def test_models_of_which_no_fingerprint_is_known_are_not_taken_for_each_other(tmp_path: Path):
+    record = passed("old")
+    record.engine = None
+    BaselineStore(tmp_path).accept([record], reason="r")
+
+    assert BaselineStore(tmp_path).match(passed("new").case, environment_of(record), fingerprint="").state == "missing"
+
+
+def test_the_entry_of_another_device_is_no_rename(tmp_path: Path):
+    BaselineStore(tmp_path).accept([on(passed("old"), device="NVIDIA T4 15360 MB sm_75")], reason="r")
+
+    assert match(tmp_path, passed("new")).state == "missing"
+
+
+def test_a_rename_is_found_beside_a_broken_file(tmp_path: Path):
+    BaselineStore(tmp_path).accept([passed("old")], reason="r")
+    (file,) = BaselineStore(tmp_path).files()
+    for name in ("a.json", "z.json"):
+        file.with_name(name).write_text("")
+
+    assert match(tmp_path, passed("new")).renamed_from == "old-fp16-b8-tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ({"a": ("550.1", "2026-03-01"), "b": ("570.86.15", "2026-01-01")}, "b"),
+        ({"b": ("570.86.15", "2026-01-01"), "c": ("550.1", "2026-03-01")}, "b"),
+        ({"a": ("570.86.15", "2026-02-01"), "b": ("570.86.15", "2026-01-01")}, "a"),
+        ({"a": ("550.1", "2026-02-01"), "b": ("550.1", "2026-01-01")}, "a"),
+        ({"a": ("570.86.15", "2026-01-01"), "b": ("570.86.15", "2026-01-01")}, "b"),
+    ],
+    ids=["the present environment", "whatever their order", "the latest", "of what is alike", "then the name"],
+)
+def test_of_several_old_names_one_is_taken(tmp_path: Path, stored: dict[str, tuple[str, str]], expected: str):
+    for name, (driver, _) in stored.items():
+        BaselineStore(tmp_path).accept([on(passed(name), driver=driver)], reason="r")
+    for file in BaselineStore(tmp_path).files():
+        content = read(file)
+        for entry in content["cases"].values():
+            entry["recorded"] = stored[file.stem][1]
+        write(file, content)
+
+    assert match(tmp_path, passed("new")).renamed_from == f"{expected}-fp16-b8-tensorrt"
+
+
+def test_an_old_name_may_be_in_several_environments(tmp_path: Path):
+    for driver in ("550.1", "560.1"):
+        BaselineStore(tmp_path).accept([on(passed("old"), driver=driver)], reason="r")
+
+    assert match(tmp_path, passed("new")).renamed_from == "old-fp16-b8-tensorrt"
+
+
 def test_renamed_and_stale_at_once_says_both(tmp_path: Path):
     BaselineStore(tmp_path).accept([on_driver(passed("old"), "550.1")], reason="r")
     found = match(tmp_path, passed("new"))
@@ -90,6 +147,21 @@ def test_renaming_keeps_the_anchor_and_the_others(tmp_path: Path):
     assert (found.entry["reason"], found.entry["renamed"][10:]) == ("r", ": moved")
     assert match(tmp_path, passed("old", profile="b1")).state == "current"
     assert match(tmp_path, passed("old"), known=("new",)).state == "missing"
+
+
+def test_a_name_that_became_free_is_taken_by_another_one(tmp_path: Path):
+    store = BaselineStore(tmp_path)
+    store.accept([passed("a"), other_model(passed("c", median_ms=2.0))], reason="r")
+    lines = store.rename([passed("b"), other_model(passed("a"))], reason="shifted")
+
+    assert len(lines) == 2
+    for found in (store, BaselineStore(tmp_path)):  # what was read before, and what is in the files
+        medians = [found.match(passed(name).case, environment_of(passed())).to_json() for name in "abc"]
+        assert medians == [
+            {"state": "current", "median_ms": 2.0},
+            {"state": "current", "median_ms": 1.25},
+            {"state": "missing"},
+        ]
 
 
 def test_a_rename_goes_to_its_own_environments_file(tmp_path: Path):
@@ -179,6 +251,14 @@ def test_removing_takes_the_entry_and_an_empty_file(tmp_path: Path):
     store.remove([passed()])
     assert store.files() == []
     assert match(tmp_path, passed()).state == "missing"
+
+
+def test_only_the_entry_of_the_present_environment_is_removed(tmp_path: Path):
+    store = BaselineStore(tmp_path)
+    store.accept([passed()], reason="r")
+
+    assert store.remove([on_driver(passed(), "580.1")]) == []
+    assert match(tmp_path, passed()).state == "current"
 
 
 # What repeats.

@@ -217,6 +217,17 @@ def test_another_environment_of_the_same_name_keeps_its_own_file(tmp_path: Path)
     assert len(BaselineStore(tmp_path).files()) == 2
 
 
+def test_the_first_entry_of_an_environment_takes_nothing_from_a_stale_one(tmp_path: Path):
+    BaselineStore(tmp_path).accept([passed()], reason="r")
+    updated = on(passed(median_ms=2.0), driver="580.1")
+    updated.accuracy = None
+    BaselineStore(tmp_path).accept([updated], reason="r")
+    entry = match(tmp_path, updated).entry
+
+    assert "anchor" not in entry
+    assert entry["accuracy"] == {}
+
+
 def test_two_environments_of_one_name_in_one_report_are_not_mixed(tmp_path: Path):
     BaselineStore(tmp_path).accept([passed(), on(passed(median_ms=2.0), driver="580.1")], reason="r")
 

@@ -37,6 +37,9 @@ def test_the_same_structure_has_not_drifted():
         ({"reformats": 9}, "reformats   4 → 9"),
         ({"myelin": 1}, "myelin      0 → 1"),
         ({"plan_bytes": 265_000_000}, "plan        133 MB → 265 MB (+99 %)"),
+        ({"plan_bytes": 999_700_000}, "plan        133 MB → 1000 MB (+652 %)"),
+        ({"plan_bytes": 1_000_000_000}, "plan        133 MB → 1 GB (+652 %)"),
+        ({"plan_bytes": 2_650_000_000}, "plan        133 MB → 2.65 GB (+1892 %)"),
         ({"device_memory_bytes": 9_000_000}, "memory      8.4 MB → 9 MB (+7 %)"),
     ],
 )
@@ -78,6 +81,16 @@ def test_sizes_may_move_within_their_tolerance(name: str, tolerance: float, befo
         assert lines == (0, 0)
     if abs(share) >= 1.05:
         assert lines == ((1, 0) if share > 0 else (0, 1))
+
+
+@pytest.mark.parametrize(("name", "limit"), [("plan_bytes", 2), ("device_memory_bytes", 5)])
+def test_the_tolerance_itself_is_within_it(name: str, limit: int):
+    assert (
+        structure_drift({name: 100}, {name: 100 + limit})
+        == structure_drift({name: 100}, {name: 100 - limit})
+        == Drift()
+    )
+    assert structure_drift({name: 100}, {name: 100 + limit + 1}).worse
 
 
 def test_memory_that_was_none_has_no_percentage():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from records import accuracy, failed, passed, simulated
 
+from pytest_trt.baselines.state import complaint
 from pytest_trt.baselines.store import BaselineStore, environment_of
 from pytest_trt.baselines.update import MODES as EVERY_MODE
 from pytest_trt.baselines.update import accept, selected, update
@@ -150,3 +151,120 @@ def test_updating_twice_writes_nothing_new(store: BaselineStore):
     update(store, [passed()], "new", None)
 
     assert update(store, [passed()], "new", None) == ["baselines: nothing to write (new)"]
+
+
+def part(record: Record, name: str) -> Record:
+    """*record* of a run that measured *name* alone."""
+    setattr(record, {"latency": "accuracy", "accuracy": "latency"}[name], None)
+    return record
+
+
+def by_clock(name: str) -> Record:
+    record = passed()
+    assert record.latency is not None
+    record.latency["clock"] = name
+    return record
+
+
+@pytest.mark.parametrize(
+    ("stored", "make", "modes"),
+    [
+        (part(passed(), "accuracy"), passed, ["new", "failed", "all"]),
+        (part(passed(), "accuracy"), lambda: part(passed(), "accuracy"), ["all"]),
+        (part(passed(), "accuracy"), lambda: other_driver(passed()), ["failed", "all"]),
+        (passed(), lambda: part(passed(), "accuracy"), ["all"]),
+        (passed(), lambda: by_clock("sync"), ["failed", "all"]),
+    ],
+    ids=["no latency yet", "still no latency", "no latency and stale", "latency not measured", "another clock"],
+)
+def test_a_latency_that_compares_with_nothing_is_missing_or_stale(store: BaselineStore, stored, make, modes: list[str]):
+    store.accept([stored], reason="r")
+
+    assert [mode for mode in MODES if selected(store, [make()], mode)] == modes
+
+
+def complained(state: str, **messages: str) -> Record:
+    """Failed in the parts of *messages*, one of which may only say what a strict run makes of the waiver."""
+    record = passed()
+    waiver = {"owner": "jane", "reason": "late", "expires": "2027-01-31", "expired": state == "expired"}
+    record.baseline = {"state": state, "waivers": [waiver]}
+    said = complaint(record.baseline, strict=True)
+    assert said is not None
+    for name, message in messages.items():
+        record.outcomes[name] = "failed"
+        record.messages[name] = message.format(said=said[0])
+    return record
+
+
+@pytest.mark.parametrize("state", ["waived", "expired"])
+@pytest.mark.parametrize(
+    ("messages", "worse"),
+    [
+        ({"latency": "{said}"}, False),
+        ({"latency": "{said}", "accuracy": "{said}"}, False),
+        ({"latency": "slower by 60 %"}, True),
+        ({"latency": "{said}", "accuracy": "rmse 0.0001 → 1"}, True),
+        ({}, False),
+    ],
+)
+def test_that_a_waiver_ends_makes_nothing_worse(recorded: BaselineStore, state: str, messages, worse: bool):
+    record = complained(state, **messages)
+
+    assert selected(recorded, [record], "failed") == ([record] if worse else [])
+
+
+def test_what_is_renamed_and_slower_waits_for_its_name(store: BaselineStore):
+    store.accept([passed("old")], reason="r")
+    record = slower()
+    record.case = passed("new").case
+
+    assert selected(store, [record], "failed") == []
+
+
+def test_a_case_is_not_renamed_from_one_that_ran_beside_it(store: BaselineStore):
+    store.accept([passed("old", median_ms=1.0)], reason="r")
+    old, new = passed("old"), passed("new")
+
+    assert selected(store, [old, new], "renamed") == []
+    assert update(store, [old, new], "new", None)[1:] == ["  new-fp16-b8-tensorrt: none → 1.25 ms ±2.8%"]
+    assert "anchor" not in (store.match(new.case, environment_of(new)).entry or {})
+
+
+def test_a_rename_takes_the_entry_that_nobody_uses(store: BaselineStore):
+    store.accept([passed("gone", median_ms=1.0), passed("kept")], reason="r")
+    done = accept(store, [passed("kept"), passed("new")], "renamed", "shorter")
+
+    assert done.lines == [
+        f"baselines: 1 renamed (shorter) below {store.root}",
+        "  gone-fp16-b8-tensorrt → new-fp16-b8-tensorrt: 1 ms ±2.8%",
+    ]
+    entry = store.match(passed("new").case, environment_of(passed())).entry
+    assert entry is not None
+    assert (entry["reason"], entry["renamed"][10:]) == ("r", ": shorter")
+
+
+@pytest.mark.parametrize(("mode", "anchored"), [("all", 1.25), ("anchor", None)])
+def test_only_one_mode_moves_the_anchor(recorded: BaselineStore, mode: str, anchored: float | None):
+    accept(recorded, [passed(median_ms=2.0)], mode, "because")
+    anchor = recorded.match(passed().case, environment_of(passed())).anchor
+
+    assert (anchor and anchor["latency"]["median_ms"]) == anchored
+
+
+def test_a_record_that_knows_neither_engine_nor_baseline(store: BaselineStore):
+    record = part(passed(), "accuracy")
+    record.engine = record.baseline = None
+
+    assert selected(store, [record], "orphaned") == []
+    assert accept(store, [record], "new", None).written == 1
+    assert record.baseline == {"state": "new"}
+
+
+def test_an_old_entry_is_given_to_one_new_name(store: BaselineStore):
+    store.accept([passed("old")], reason="r")
+    records = [passed("new"), passed("newer")]
+
+    assert selected(store, records, "renamed") == records
+    assert accept(store, records, "renamed", "two of one").written == 1
+    assert store.rename([passed("new")], reason="it has its name") == []
+    assert store.remove([passed("old")]) == []

@@ -6,8 +6,10 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from records import passed
 
 from pytest_trt.baselines.state import Match, complaint
+from pytest_trt.baselines.store import BaselineStore, environment_of
 from pytest_trt.baselines.waivers import Waiver, read_waivers, waivers_of
 from pytest_trt.errors import BaselineError
 
@@ -166,3 +168,11 @@ def test_what_a_strict_run_complains_of(state: str):
     if state == "waived":
         assert strict is not None
         assert strict[0] == "the baseline is waived until 2999-01-01 (jane: because)"
+
+
+def test_a_store_finds_the_waivers_of_a_case(tmp_path: Path):
+    (tmp_path / "waivers.toml").write_text(GOOD.replace("net-fp16-b8[-CUBLAS]-*", "digits-*"))
+    store = BaselineStore(tmp_path)
+
+    for record, count in ((passed(), 1), (passed("net"), 0)):
+        assert len(store.match(record.case, environment_of(record)).waivers) == count

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,66 @@ def test_errors_and_what_is_added_are_relative_to_the_reference():
     assert by_word["parser"].added == 0
 
 
+@pytest.mark.parametrize(("moved", "culprit"), [(2.0, "rounding"), (0.1, "fusion")])
+def test_what_another_order_of_sums_explains_is_nobodys_fault(moved: float, culprit: str):
+    """Nothing before the engine adds any error, and the tolerance is tighter than what the sums make of the model."""
+    typed = replace(measured("conversion", outputs()), reordered=outputs(parser=moved))
+    found = attribute([measured("reference", EXPECTED), typed, measured("fusion", outputs(fusion=1.0))], EXPECTED)
+
+    assert found.culprit == culprit
+    advice = next(line for line in attribution_lines(found) if line.startswith("  next "))
+    assert ("no fault: " in advice) == (culprit == "rounding")
+
+
 def test_builds_that_differ_as_much_as_fusion_does_are_the_lottery():
     found = chain(lottery=2.0, fusion=1.0)
     assert found.culprit == "lottery"
     assert found.stage("fusion").share == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("skipped", "words"),
+    [
+        ((), "fusion"),
+        (("parser",), "parser or fusion"),
+        (("conversion", "parser"), "conversion or parser or fusion"),
+        (("conversion",), "fusion"),
+    ],
+)
+def test_a_step_that_was_not_run_is_a_suspect_with_the_next_one(skipped: tuple[Culprit, ...], words: str):
+    given = {"conversion": 0.1, "parser": 0.1, "fusion": 1.0}
+    steps = [measured(word, outputs(**dict(itertools.islice(given.items(), i + 1)))) for i, word in enumerate(given)]
+    rows = [Measured(m.word, m.title, note="not run") if m.word in skipped else m for m in steps]
+    found = attribute([measured("reference", EXPECTED), *rows], EXPECTED)
+
+    assert found.culprit == "fusion"
+    assert any(line.startswith(f"  culprit      {words}, ") for line in attribution_lines(found))
+    assert " or ".join(found.to_json()["suspects"]) == words
+
+
+def test_builds_that_add_up_in_another_order_are_no_lottery():
+    typed = replace(measured("conversion", outputs()), reordered=outputs(parser=2.0))
+    engine = measured("fusion", outputs(fusion=1.0))
+    found = attribute([typed, engine, measured("lottery", outputs(fusion=1.0, lottery=1.0))], EXPECTED)
+
+    assert found.culprit == "rounding"
+    assert found.stage("lottery").share == 0  # type: ignore[union-attr]
+
+
+def test_the_stage_in_which_nan_begins_has_it_whatever_later_ones_do():
+    def broken(rows: list[dict[str, np.ndarray]], at: int) -> list[dict[str, np.ndarray]]:
+        rows[0]["y"][at] = np.nan
+        return rows
+
+    rows = [
+        measured("conversion", broken(outputs(), 3)),
+        measured("parser", broken(outputs(), 3)),
+        measured("fusion", broken(outputs(), 7)),
+    ]
+    found = attribute(rows, EXPECTED)
+
+    assert found.culprit == "conversion"
+    assert [s.share for s in found.stages] == [1, 0, 0]
 
 
 def test_runs_that_differ_explain_what_builds_and_steps_seem_to_add():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +13,11 @@ from networks import attention, conv_net, find, types_of, weights
 from planted import break_recipes, chain, shrink_scale
 
 from pytest_trt.accuracy import Comparison, compare, default_tolerance
+from pytest_trt.diagnosis.bisect import Found
 from pytest_trt.diagnosis.conversion import Conversion, as_computed
-from pytest_trt.diagnosis.culprits import Culprits, find_culprits
+from pytest_trt.diagnosis.culprits import Accuracy, Culprits, find_culprits
 from pytest_trt.diagnosis.observe import by_suspicion, values
+from pytest_trt.diagnosis.present import _culprits
 from pytest_trt.errors import PrecisionError
 from pytest_trt.spec.model import Model
 from pytest_trt.spec.precision import Ranges, get_precision
@@ -188,6 +191,25 @@ def test_where_even_float32_is_not_close_nothing_helps():
     assert not hopeless.after.ok
     assert hopeless.configured is not None
     assert said[0] == "0 of 3 nodes excluded: error 1.73, not close"
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (1.5e-07, "no exclusion helps, the tolerance asks for less than the 1.5e-07 that float32 itself rounds off"),
+        (0.02, "no exclusion helps, the fault lies elsewhere"),
+        (math.inf, "no exclusion helps, the fault lies elsewhere"),
+    ],
+)
+def test_what_float32_leaves_says_whether_the_tolerance_is_to_blame(left: float, said: str):
+    after = Accuracy(False, left, 1.0, "")
+    found = Culprits(Found("nothing", (), 2, False), (), 9, 2, Accuracy(False, 0.1, 0.9, ""), after, None, 0.1)
+
+    lines = _culprits(found, None, "fp16")
+
+    assert lines[0].endswith(said)
+    # The cosine is that of what is finite.
+    assert lines[2].endswith("relative rms error NaN/inf" if math.isinf(left) else "cosine 1")
 
 
 def test_the_set_is_run_once_more_before_it_is_believed():

@@ -229,6 +229,26 @@ def test_an_output_that_no_node_makes_is_called_so(bisected: Bisected, tmp_path:
     assert f"{what}: 'x', an output that no node makes" in lines
 
 
+def test_engines_with_marked_tensors_follow_the_timings_of_the_engine_itself(
+    bisected: Bisected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of another choice of tactics the fault might be gone by chance."""
+    marked, build = [], FakeBackend.build
+
+    def recorded(self: FakeBackend, request: Any, *given: Any) -> Any:
+        if len(request.model.outputs) > 1:
+            marked.append(request.timing_cache)
+        return build(self, request, *given)
+
+    monkeypatch.setattr(FakeBackend, "build", recorded)
+    monkeypatch.setattr(Lab, "timings", lambda self, backend: b"of the engine")
+    folder = write_chain(tmp_path / "chain", 4, width=WIDTH, rows=ROWS)
+    found = bisected(folder, "fake", "fp32", fake="fusion=0.5,at=6")
+
+    assert found.divergence.builds == len(marked) > 0
+    assert set(marked) == {b"of the engine"}
+
+
 def test_nodes_that_are_searched_anew_do_not_hide_the_engines_tensor(bisected: Bisected, tmp_path: Path):
     folder = write_chain(tmp_path / "chain", 6, width=WIDTH, rows=ROWS)
     at = node_index(bisected, folder, "fp16", "mul_4")
@@ -356,8 +376,14 @@ def test_stages_can_be_left_out(bisected: Bisected, tmp_path: Path):
     folder = write_chain(tmp_path / "chain", 4, width=WIDTH, rows=ROWS)
     found = bisected(folder, "fake", "fp32", fake="fusion=0.5,at=3", stages=("parser",))
 
-    assert [stage.word for stage in found.explanation.attribution.stages] == ["parser", "fusion"]
+    attribution = found.explanation.attribution
+    assert [s.word for s in attribution.stages] == ["conversion", "parser", "fusion"]
+    assert [s.note for s in attribution.stages if s.error is None] == ["not run: left out"]
+    assert attribution.suspects == ("fusion",)
     assert found.divergence.tensor == "m1"
+
+    without = bisected(folder, "fake", "fp32", fake="fusion=0.5,at=3", stages=("reference",))
+    assert without.explanation.attribution.suspects == ("conversion", "parser", "fusion")
 
 
 def test_what_is_late_is_not_begun(bisected: Bisected, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

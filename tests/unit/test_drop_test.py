@@ -64,6 +64,24 @@ def test_many_sign_flips_come_close_to_all(count: int):
     assert judge(falls, np.zeros(count)).p == pytest.approx(normal, rel=0.15)
 
 
+@pytest.mark.parametrize(("count", "outcome"), [(6, "inconclusive"), (600, "pass")])
+def test_few_scores_that_are_the_same_do_not_show_that_none_ever_falls(count: int, outcome: str):
+    scores = np.linspace(0.5, 1.0, count)
+    found = judge(scores, scores, max_drop=0.01)
+
+    assert (found.outcome, found.drop) == (outcome, 0.0)
+    # Two differences of one standard deviation among count + 2: their spread, over the root of count + 2.
+    error = math.sqrt(2 * np.var(scores) / (count + 1) / (count + 2))
+    assert found.upper == pytest.approx(stats.t.ppf(0.8, count + 1) * error)
+
+
+def test_a_few_other_samples_are_no_more_significant_than_their_order():
+    found = judge([0.90, 0.91], [0.10, 0.11], paired=False, max_drop=0.01)
+
+    assert found.p == pytest.approx(1 / 6)  # of all orders of four, in which the two new ones are the least
+    assert found.outcome == "inconclusive"
+
+
 def test_equal_differences_are_counted_as_mcnemar_does():
     old = np.linspace(0.1, 0.9, 20)
     new = old.copy()

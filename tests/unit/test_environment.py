@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from history_rows import git
 
 from pytest_trt import environment
 from pytest_trt.environment import Environment, Gpu, cpu_name, git_commit, gpus, version_of
@@ -200,11 +200,6 @@ def test_versions_are_read_from_metadata():
     assert version_of("numpy") == numpy.__version__
     assert version_of("no-such-distribution-1", "numpy") == numpy.__version__
     assert version_of("no-such-distribution-1") is None
-
-
-def git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=e@example.org", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_the_commit_of_a_folder(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -341,6 +342,7 @@ def test_what_is_proposed_can_be_pasted_and_holds(lab, tmp_path: Path, precision
     with lab(precision=(precision,)) as one:
         found = propose(one, [case_of(one)])
     table = tomllib.loads(found.toml)["tolerance"][precision]
+    assert re.search(r"^snr_db = \S+  # rms of difference / rms: median \S+, worst \S+$", found.toml, re.MULTILINE)
     with (tmp_path / "tiny" / "trt.toml").open("a") as stream:
         stream.write(f"\n{found.toml}\n")
     with lab(precision=(precision,)) as again:

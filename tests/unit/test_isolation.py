@@ -330,8 +330,14 @@ def test_an_injected_crash_leaves_what_was_logged(request_: BuildRequest):
     ],
 )
 def test_any_other_end_is_a_failed_build(
-    scripted: Callable[[str], Backend], request_: BuildRequest, script: str, status: int, last: str
+    scripted: Callable[[str], Backend],
+    request_: BuildRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    status: int,
+    last: str,
 ):
+    monkeypatch.setenv("PYTHONWARNINGS", "default")  # a warning as Python ends would be said last
     error = failure_of(scripted(script), request_)
 
     first, *rest = error.message.splitlines()

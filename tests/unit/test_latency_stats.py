@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pytest_trt.latency.stats import Summary, summarize
+from pytest_trt.latency.stats import Summary, median_error, summarize
 
 durations = st.lists(st.floats(1e-3, 1e4), min_size=1, max_size=200)
 
@@ -116,6 +117,33 @@ def check_the_error(count: int, correlation: float, most: float = 1.3) -> None:
     assert 0.85 < claimed / spread < most
 
 
+def in_ranks(above: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The numbers 0 to n - 1, the upper half of them where *above* says so: a quantile is as good as a share."""
+    values = np.empty(above.size)
+    values[~above], values[above] = np.split(np.arange(float(above.size)), 2)
+    return values
+
+
+def rank_variance(values: NDArray[np.float64]) -> float:
+    """The variance of the median's rank that ``median_error`` took *values* to have."""
+    return float((median_error(values) / (values.size - 1)) ** 2)
+
+
+def test_stretches_that_lie_wholly_above_or_below_are_one_value_each():
+    values = in_ranks(np.arange(160) // 8 % 2 == 1)
+
+    assert rank_variance(values) == pytest.approx(0.25 * 20 / 19 / 20)
+
+
+def test_the_end_of_a_series_is_no_neighbour_of_its_beginning():
+    """The outer quarters lie above: at lag k the autocorrelation is 1 - 5 k / n, 1 - 4 k / n with the ends joined."""
+    count = 1000
+    values = in_ranks((np.arange(count) + 250) % count < 500)
+    correlations = [1 - 5 * lag / count for lag in range(200)]
+
+    assert rank_variance(values) == pytest.approx(0.25 * (2 * sum(correlations) - 1) / count)
+
+
 def test_a_wild_outlier_counts_like_a_mild_one():
     values = np.random.default_rng(4).normal(1, 0.01, 400)
     mild, wild = values.copy(), values.copy()
@@ -196,6 +224,24 @@ def test_a_stored_summary_may_have_more_keys_but_not_fewer():
     assert Summary.from_json({**data, "loads": 4}).within_se == pytest.approx(2 * data["median_se"])
     del data["p99_ms"]
     with pytest.raises(TypeError, match="p99_ms"):
+        Summary.from_json(data)
+
+
+def test_the_two_errors_of_several_repeats_are_read_as_they_were_written():
+    found = summarize([1.0, 1.01, 1.02], [1.3, 1.31, 1.32])
+    again = Summary.from_json(found.to_json())
+
+    assert found.within_se != pytest.approx(found.median_se * math.sqrt(2), rel=0.01)
+    assert again.within_se == pytest.approx(found.within_se, rel=5e-5)
+    assert again.between_sd == pytest.approx(found.between_sd, rel=5e-5)
+
+
+def test_durations_are_rounded_and_counts_are_not():
+    data = replace(summarize([1.23456789]), count=1_234_567).to_json()
+
+    assert (data["count"], data["median_ms"]) == (1_234_567, 1.2346)
+    del data["median_se"], data["within_se"]
+    with pytest.raises(TypeError, match="median_se"):
         Summary.from_json(data)
 
 

@@ -103,6 +103,30 @@ def test_a_clock_that_does_more_than_it_reports_gets_smaller_blocks():
     assert set(clock.blocks[2:]) == {100}
 
 
+def test_a_clock_that_reports_more_than_it_takes_gets_smaller_blocks():
+    clock = InventedClock(1.0)
+    reported = clock.time
+
+    def time(launch: Callable[[], None], count: int) -> NDArray[np.float64]:
+        times = reported(launch, count)
+        clock.seconds -= 0.9e-3 * count  # made up: the host was done sooner
+        return times
+
+    clock.time = time  # type: ignore[method-assign]
+    take(clock, 0.0, 1.0)
+
+    assert set(clock.blocks[1:]) == {100}
+
+
+def test_it_does_not_matter_when_the_hosts_clock_began():
+    clock = InventedClock(1.0)
+    clock.seconds = 1e6
+    taken = take(clock, 0.2, 0.8)
+
+    assert 0.2 <= round(taken.warmup_seconds, 6) < 0.251
+    assert 800 <= taken.values_ms.size <= 900
+
+
 def test_the_slow_first_launch_does_not_set_the_size_of_blocks():
     clock = InventedClock(2000.0, 1.0)
     taken = take(clock, 2.5, 1.0)
@@ -219,6 +243,20 @@ def test_the_interval_ends_the_sampling():
         "warm": True,
         "warmup_seconds": pytest.approx(taken.warmup_seconds, abs=1e-3),
     }
+
+
+def test_the_interval_counts_from_200_samples_in_five_blocks_on():
+    few_blocks, few_samples = (take(InventedClock(1.0), 0.0, seconds, interval=0.002) for seconds in (0.8, 0.3))
+
+    assert (few_blocks.ended, few_blocks.values_ms.size) == ("interval", 5 * 80)
+    assert (few_samples.ended, few_samples.values_ms.size) == ("interval", 7 * 30)
+    assert take(InventedClock(1.0), 0.0, 0.4, interval=0.002).values_ms.size == 200
+
+
+def test_the_course_is_short():
+    taken = Samples(np.ones(1), "invented", 1, half_width=0.0123456, warmup_seconds=0.123456)
+
+    assert taken.course() == {"ended": "time", "half_width": 0.0123, "warm": False, "warmup_seconds": 0.123}
 
 
 @pytest.mark.parametrize(("spread", "ended"), [(0.001, "interval"), (0.3, "time")])

@@ -238,7 +238,7 @@ def test_ensures_sees_a_weight_that_saturates():
     made.ensures(proto, result)
     small = copy_model(result.proto)
     tensor = next(t for t in small.graph.initializer if t.name == "w1_scale")
-    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) / 2, tensor.name))
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) / np.float32(2), tensor.name))
     with pytest.raises(PrecisionError, match="the weight of 'conv' saturates: 896 in fp8"):
         made.ensures(proto, RecipeResult(small, modified=True))
 

@@ -18,6 +18,13 @@ def test_top1_is_one_where_the_class_is_the_same():
     assert topk(actual, expected, 3).tolist() == [0.0, 1.0, 1.0]  # of equal values the first
 
 
+@pytest.mark.parametrize(("label", "hits"), [(0, [1.0, 1.0]), (1, [0.0, 1.0]), (2, [0.0, 0.0])])
+def test_a_label_stands_behind_equal_values_of_earlier_classes(label: int, hits: list[float]):
+    actual = np.array([[0.4, 0.4, 0.2, 0.0]])
+
+    assert [float(topk(actual, np.array([label]), 1, k=k)[0]) for k in (1, 2)] == hits
+
+
 def test_topk_against_labels_counts_those_ahead():
     actual = RNG.standard_normal((50, 7)).astype(np.float16)
     labels = RNG.integers(0, 7, 50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -215,6 +216,33 @@ def test_the_same_arrays_are_one_file_with_the_same_bytes(tmp_path: Path) -> Non
     assert save_regression(tmp_path / "b", feeds, "fp16").read_bytes() == content
     assert save_regression(tmp_path / "a", {"x": np.ones((2, 3), np.float32)}, "fp16") != first
     assert len(list((tmp_path / "a").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("label", "stem"), [("fp16", "fp16"), ("", "input"), ("[/]", "input"), ("-a b-", "a-b"), ("x=1.5+y_2", "x=1.5+y_2")]
+)
+def test_a_label_becomes_a_name(tmp_path: Path, label: str, stem: str) -> None:
+    path = save_regression(tmp_path / "deep" / "er", {"x": np.zeros(2, np.float32)}, label)
+
+    assert re.fullmatch(rf"{re.escape(stem)}-[0-9a-f]{{8}}\.npz", path.name)
+    assert path.is_file()
+
+
+def test_many_equal_numbers_take_little_room(tmp_path: Path) -> None:
+    assert save_regression(tmp_path, {"x": np.zeros(10_000, np.float32)}, "l").stat().st_size < 10_000
+
+
+def test_all_that_is_read_is_in_the_fingerprint(tmp_path: Path) -> None:
+    profile = Profile.parse("p", "x=1x3:2x3:4x3")
+    assert load_regressions(tmp_path, (X,), profile).fingerprint == ""
+    seen = []
+    for number in range(2):
+        save_regression(tmp_path, {"x": np.full((2, 3), number, np.float32)}, f"l{number}")
+        found = load_regressions(tmp_path, (X,), profile)
+        seen.append(found.fingerprint)
+        assert [(s.rows, s.batch) for s in found.samples] == [(1, 1)] * (number + 1)
+    assert len({"", *seen}) == 3
+    assert seen[1].startswith(f"{seen[0]}+")
 
 
 def test_what_lies_outside_of_the_profile_is_left_out_and_named(tmp_path: Path) -> None:

@@ -74,6 +74,15 @@ def test_a_summary_names_what_came_and_went():
     ]
 
 
+def test_a_summary_names_three_at_most():
+    gone = lock({"kept": "a", **{f"conv{n}": "a" for n in range(3)}})
+    new = lock({"kept": "a", **{f"block{n}": "a" for n in range(8)}})
+    assert tactic_changes(gone, new) == [
+        "3 layers are gone: conv0, conv1, conv2",
+        "8 layers are new: block0, block1, block2, …",
+    ]
+
+
 @pytest.mark.parametrize(("before", "after", "whose"), [({"x": "a"}, {}, "this build"), ({}, {"x": "a"}, "the lock")])
 def test_tactics_that_are_not_visible_are_no_change(before: dict[str, str], after: dict[str, str], whose: str):
     (line,) = tactic_changes(lock(before), lock(after))

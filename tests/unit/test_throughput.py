@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
@@ -58,6 +59,13 @@ def test_the_last_launch_counts_although_the_time_is_up():
     assert found["launches"] == 1
 
 
+def test_threads_launch_until_the_time_is_up():
+    ticks = itertools.count(1000.0)
+    found = measure_throughput([SyncSession()], 5.0, now=lambda: next(ticks))
+    assert 1 <= found["launches"] <= 5
+    assert 5 <= found["seconds"] <= 10
+
+
 @pytest.mark.parametrize("fails_at", [1, 5])
 def test_a_failed_launch_is_raised(fails_at):
     with pytest.raises(RunError, match="out of luck"):
@@ -101,6 +109,12 @@ def test_queues_are_fed_in_turn_and_drained_before_the_clock_is_read():
     assert events == [*turn, *drained, "now", *turn, "now", *turn, "now", *drained, "now", "close b", "close a"]
     assert found["launches"] == 4
     assert found["seconds"] == 3.0
+
+
+def test_where_one_session_waits_for_each_launch_all_launch_in_threads():
+    events: list[str] = []
+    found = measure_throughput([NotedSession("a", events), SyncSession()], 0.0)
+    assert (found["streams"], found["launches"], events) == (2, 2, [])
 
 
 def test_queues_are_closed_when_a_launch_fails():

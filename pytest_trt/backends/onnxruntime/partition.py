@@ -53,7 +53,7 @@ def nodes_by_provider(
         return {}, f"unknown: a run on zeros failed: {message(error)}"
     finally:
         profile = Path(session.end_profiling())
-    return _read(json.loads(profile.read_text())), "profile"
+    return _read(json.loads(profile.read_text(encoding="utf-8"))), "profile"
 
 
 def _zeros(request: BuildRequest) -> Feeds:

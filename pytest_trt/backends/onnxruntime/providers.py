@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import io
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -172,7 +173,8 @@ def _missing_library(ort: Any, provider: str) -> str:
 def _tensorrt_version() -> str:
     """The version of the libnvinfer that this process has loaded; empty where it cannot be told."""
     maps = Path("/proc/self/maps")
-    loaded = re.search(r"(/\S*/libnvinfer\.so\S*)", maps.read_text()) if maps.is_file() else None
+    # Its folder may have spaces, and a name that is no text in this locale.
+    loaded = re.search(r"(/.*/libnvinfer\.so\S*)", os.fsdecode(maps.read_bytes())) if maps.is_file() else None
     if loaded is None:
         return ""
     try:

@@ -55,7 +55,10 @@ def draw_histogram(actual: Rows, expected: Rows, path: Path) -> None:
     for axis, (name, error) in zip(axes, errors.items(), strict=True):
         axis.hist(np.log10(np.maximum(error, _TINY)), bins=edges, color=_LINE)
         axis.set_yscale("symlog")
-        axis.set_title(f"{_text(name)}: {counted(error.size, 'element')}, the greatest {error.max():.3g}", fontsize=9)
+        unseen = sum(np.size(row[name]) for row in expected) - error.size
+        beside = f"; {unseen} not finite" if unseen else ""
+        title = f"{_text(name)}: {counted(error.size, 'element')}, the greatest {error.max():.3g}{beside}"
+        axis.set_title(title, fontsize=9)
         axis.set_ylabel("elements")
     axes[-1].set_xlabel(f"log10 of |actual - expected| / rms(expected); equal elements are at {math.log10(_TINY):.0f}")
     _save(figure, path)

@@ -55,7 +55,7 @@ def how_to_run(case: Case, request: BuildRequest, facts: Mapping[str, Any]) -> t
 
 
 def _cannot(why: str) -> dict[str, Any]:
-    return {"tool": "pytest-trt", "why": f"{why}: pytest-trt compare ."}
+    return {"tool": "pytest-trt", "why": f"{why}: commands.txt, beside this script, has the line"}
 
 
 def _tensorrt(case: Case, request: BuildRequest, facts: Mapping[str, Any]) -> dict[str, Any]:

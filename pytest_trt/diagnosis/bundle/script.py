@@ -20,12 +20,22 @@ Needs {needs}. Written by pytest-trt {version}; what the case is stands in case.
 from __future__ import annotations
 
 '''
+_NUMPY = """
+
+try:
+    import numpy as np
+except ImportError as error:
+    sys.stdout.write(f"cannot run here: {error}; install numpy\\n")
+    raise SystemExit(2) from error
+
+
+"""
 _TAIL = """
 
 if __name__ == "__main__":
     try:
         code = main(Path(__file__).resolve().parent, RUNNERS, sys.argv[1:])
-    except Exception:  # whatever stops the run is not the failure: Python itself would end with 1
+    except Exception:  # a bug in this file or in what it calls: Python itself would end with 1, which is the failure's
         traceback.print_exc()
         code = CANNOT_RUN
     raise SystemExit(code)
@@ -34,19 +44,21 @@ if __name__ == "__main__":
 
 def script(title: str, tool: str, version: str) -> str:
     """The source of the script for a case that *tool* runs: ``onnxruntime``, ``tensorrt``, or none that it knows."""
+    from pytest_trt.backends import cannot_run
     from pytest_trt.backends.onnxruntime import standalone as onnxruntime
     from pytest_trt.backends.tensorrt.versions import standalone as tensorrt
     from pytest_trt.diagnosis.bundle import verdict
 
     runners = {"onnxruntime": onnxruntime, "tensorrt": tensorrt}
-    modules: list[ModuleType] = [verdict, *([runners[tool]] if tool in runners else [])]
+    modules: list[ModuleType] = [cannot_run, verdict, *([runners[tool]] if tool in runners else [])]
     parts = [_parts(inspect.getsource(module)) for module in modules]
-    imports = _merged(["import traceback"] + [line for lines, _ in parts for line in lines if "numpy" not in line])
+    found = ["import traceback", *(line for lines, _ in parts for line in lines)]
+    imports = _merged([line for line in found if "numpy" not in line and "pytest_trt" not in line])
     needs = f"numpy and {tool}" if tool in runners else "numpy"
     head = _HEAD.format(title=title.replace("\\", "/").replace('"', "'"), needs=needs, version=version)
     table = f'\n\nRUNNERS = {{"{tool}": run_{tool}}}\n' if tool in runners else "\n\nRUNNERS = {}\n"
     body = "\n\n\n".join(text for _, text in parts)
-    return head + "\n".join(imports) + "\n\nimport numpy as np\n\n" + body + table + _TAIL
+    return head + "\n".join(imports) + _NUMPY + body + table + _TAIL
 
 
 def _merged(lines: list[str]) -> list[str]:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from pytest_trt.backends.cannot_run import CannotRun
+
 __all__ = ["main", "problems_of"]
 
 FAILS, CLOSE, CANNOT_RUN = 1, 0, 2
@@ -32,21 +34,27 @@ def main(folder: Path, runners: Mapping[str, Callable[..., Any]], arguments: Seq
             say(f"{how['tool']}: {how['why']}")
             return CANNOT_RUN
         model = Path(arguments[0]) if arguments else folder / how["model"]
+        if arguments and not model.is_file():
+            return cannot(f"there is no file {model}", "give the path of an ONNX file, or nothing")
         if not model.is_file():
             raise Unusable(f"there is no file {model}")
         for name in changed(folder, case, [] if arguments else [how["model"]]):
             say(f"{name} is not as it was written: what follows is about this file")
         feeds, expected = (read(folder / name, case["samples"]) for name in ("inputs.npz", "expected.npz"))
+        how = timings_found(how, folder)
     except Unusable as error:
-        say(f"cannot run here: {error}; a bundle is used as a whole folder, as it was written")
-        return CANNOT_RUN
+        return cannot(str(error), "a bundle is used as a whole folder, as it was written")
     samples = f"{case['samples']} sample{'' if case['samples'] == 1 else 's'}"
     say(f"{case['title']}: {model.name} with {how['tool']}, {samples}")
     try:
         actual = runners[how["tool"]](model, how, feeds)
     except ImportError as error:
-        say(f"cannot run here: {error}")
-        return CANNOT_RUN
+        return cannot(str(error), f"install {library(case, how['tool'])}")
+    except CannotRun as error:
+        if arguments:
+            given = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in feeds[0].items())
+            return cannot(str(error), f"give a model that takes {given}")
+        return cannot(str(error), f"the bundle was written with {library(case, how['tool'])}")
     problems = problems_of(actual, expected, case["tolerance"], case["allow_nonfinite"])
     for line in problems:
         say(f"not close: {line}")
@@ -56,6 +64,25 @@ def main(folder: Path, runners: Mapping[str, Callable[..., Any]], arguments: Seq
 
 def say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
+
+
+def cannot(why: str, advice: str) -> int:
+    say(f"cannot run here: {why}; {advice}")
+    return CANNOT_RUN
+
+
+def library(case: Mapping[str, Any], tool: str) -> str:
+    """What ran the case, such as ``onnxruntime-gpu 1.20.1``; without a version where none is known."""
+    versions = case.get("versions", {})
+    return next((f"{name} {versions[name]}" for name in (tool, f"{tool}-gpu") if versions.get(name)), tool)
+
+
+def timings_found(how: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """*how* with the whole path of the timing cache: the model that is run may lie elsewhere. Raises Unusable."""
+    name = how.get("timing_cache")
+    if name and not (folder / name).is_file():
+        raise Unusable(f"there is no file {folder / name}")
+    return {**how, "timing_cache": str(folder / name)} if name else dict(how)
 
 
 class Unusable(Exception):  # noqa: N818 - said, and never seen by a caller

@@ -79,7 +79,7 @@ def widened(tensor: onnx.TensorProto) -> Array:
     bits = bits.reshape(tuple(tensor.dims))
     if tensor.data_type == FLOAT16:
         return bits.view(np.float16).astype(np.float32)
-    return np.asarray((bits.astype(np.uint32) << 16).view(np.float32))
+    return _from_bfloat16_bits(bits)
 
 
 def round_to(values: Array, low: int) -> Array:
@@ -88,12 +88,20 @@ def round_to(values: Array, low: int) -> Array:
     if low == FLOAT16:
         with np.errstate(over="ignore", under="ignore"):
             return values.astype(np.float16).astype(np.float32)
-    return np.asarray((_bfloat16_bits(values).astype(np.uint32) << 16).view(np.float32))
+    return _from_bfloat16_bits(_bfloat16_bits(values))
 
 
 def _bfloat16_bits(values: Array) -> Array:
     # By hand, because NumPy has no bfloat16 and older onnx comes without ml_dtypes. The carry of the
     # addition runs into the exponent, which is what rounding up to the next power of two (or to inf) means.
-    bits = np.ascontiguousarray(values).view(np.uint32).reshape(values.shape)
+    # In one dimension, because NumPy 1 widens an array without any as soon as an integer is added.
+    bits = np.ascontiguousarray(values).reshape(-1).view(np.uint32)
     rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return np.asarray(np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16))
+    rounded[np.isnan(bits.view(np.float32))] = 0x7FC0
+    found: Array = rounded.astype(np.uint16).reshape(values.shape)
+    return found
+
+
+def _from_bfloat16_bits(bits: Array) -> Array:
+    values: Array = (bits.reshape(-1).astype(np.uint32) << 16).view(np.float32).reshape(bits.shape)
+    return values

@@ -1,7 +1,7 @@
 """Q/DQ pairs that TensorRT does not take: of another type than int8, float8 or int4, or with a zero point beside 0.
 
-ONNX Runtime takes them all, and its own quantizer makes zero points unless it is told otherwise, so a model can be right
-on the CPU and refused on the GPU.
+ONNX Runtime takes them all, and its own quantizer makes zero points unless it is told otherwise, so a model can be
+right on the CPU and refused on the GPU.
 """
 
 from __future__ import annotations

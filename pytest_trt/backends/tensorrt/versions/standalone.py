@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from pytest_trt.backends.cannot_run import CannotRun
+
 __all__ = ["Driver", "run_tensorrt"]
 
 
@@ -24,7 +26,7 @@ class Driver:
         try:
             self.cuda = ctypes.CDLL("libcuda.so.1")
         except OSError as error:
-            raise ImportError(f"there is no CUDA driver ({error})") from error
+            raise CannotRun(f"there is no CUDA driver ({error})") from error
         context = ctypes.c_void_p()
         self.check(self.cuda.cuInit(0), "cuInit")
         self.check(self.cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0), "cuDevicePrimaryCtxRetain")
@@ -33,7 +35,7 @@ class Driver:
 
     def check(self, code: int, what: str) -> None:
         if code:
-            raise RuntimeError(f"{what} failed: CUDA error {code}")
+            raise CannotRun(f"{what} failed: CUDA error {code}")
 
     def create_stream(self) -> int:
         stream = ctypes.c_void_p()
@@ -65,7 +67,11 @@ class Driver:
 def run_tensorrt(
     model: Path, how: Mapping[str, Any], feeds: Sequence[Mapping[str, Any]], device: Any = None
 ) -> list[dict[str, Any]]:
-    """Build an engine of *model* as ``how`` says, and return its outputs for each sample."""
+    """Build an engine of *model* as ``how`` says, and return its outputs for each sample.
+
+    Raises ImportError without TensorRT, CannotRun where it, a plugin or the driver refuses; TensorRT's own messages
+    are on stderr then.
+    """
     import tensorrt as trt
 
     device = device or Driver()
@@ -73,15 +79,20 @@ def run_tensorrt(
     if hasattr(trt, "init_libnvinfer_plugins"):
         trt.init_libnvinfer_plugins(logger, "")
     for library in how["plugins"]:
-        ctypes.CDLL(library)
+        try:
+            ctypes.CDLL(library)
+        except OSError as error:
+            raise CannotRun(f"the plugin library {library} cannot be loaded: {error}") from error
     plan = build(trt, logger, model, how)
     runtime = trt.Runtime(logger)
     if "VERSION_COMPATIBLE" in how["flags_on"]:
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise RuntimeError("TensorRT cannot load the plan that it built")
+        raise CannotRun(f"TensorRT {trt.__version__} cannot load the plan that it built of {model.name}")
     context = engine.create_execution_context()
+    if context is None:
+        raise CannotRun(f"TensorRT {trt.__version__} has no memory left for an execution context")
     return [execute(trt, engine, context, device, feed) for feed in feeds]
 
 
@@ -106,7 +117,8 @@ def build(trt: Any, logger: Any, model: Path, how: Mapping[str, Any]) -> bytes:
     network = builder.create_network(sum(1 << int(known[name]) for name in wanted if name in known))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(model)):
-        raise RuntimeError("; ".join(str(parser.get_error(index).desc()) for index in range(parser.num_errors)))
+        told = "; ".join(" ".join(str(parser.get_error(index).desc()).split()) for index in range(parser.num_errors))
+        raise CannotRun(f"TensorRT {trt.__version__} cannot parse {model.name}: {told[:600] or 'see above'}")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     configure(trt, config, how, set(how["type_flags"] if strong else unusable(trt, network, how)))
@@ -118,7 +130,7 @@ def build(trt: Any, logger: Any, model: Path, how: Mapping[str, Any]) -> bytes:
     add_profile(builder, network, config, how["profile"])
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise RuntimeError("TensorRT cannot build the engine")
+        raise CannotRun(f"TensorRT {trt.__version__} cannot build an engine of {model.name}")
     return bytes(plan)
 
 
@@ -173,22 +185,24 @@ def execute(trt: Any, engine: Any, context: Any, device: Any, feed: Mapping[str,
     addresses, outputs = {}, {}
     try:
         for name in inputs:
+            if name not in feed:
+                raise CannotRun(f"the model wants an input {name!r}, and there are {', '.join(map(repr, feed))}")
             # 8.6 has int32 where the model has int64.
             array = np.array(feed[name], dtype=type_of(engine, name), order="C")
             if not context.set_input_shape(name, array.shape):
-                raise RuntimeError(f"input {name!r}: the engine refuses the shape {array.shape}")
+                raise CannotRun(f"input {name!r}: the engine refuses the shape {array.shape}")
             addresses[name] = device.allocate(array.nbytes)
             device.upload(addresses[name], array)
             context.set_tensor_address(name, addresses[name])
         for name in [name for name in names if name not in inputs]:
             shape = tuple(int(size) for size in context.get_tensor_shape(name))
             if any(size < 0 for size in shape):
-                raise ImportError(f"the shape of output {name!r} depends on the values: only pytest-trt runs that")
+                raise CannotRun(f"the shape of output {name!r} depends on the values: only pytest-trt runs that")
             outputs[name] = np.empty(shape, type_of(engine, name))
             addresses[name] = device.allocate(outputs[name].nbytes)
             context.set_tensor_address(name, addresses[name])
         if not context.execute_async_v3(device.stream):
-            raise RuntimeError("TensorRT cannot run the engine")
+            raise CannotRun(f"TensorRT {trt.__version__} cannot run the engine")
         device.synchronize()
         for name, array in outputs.items():
             device.download(array, addresses[name])
@@ -203,5 +217,5 @@ def type_of(engine: Any, name: str) -> np.dtype[Any]:
     known = {"FLOAT": "float32", "HALF": "float16", "BOOL": "bool"}
     known.update({kind: kind.lower() for kind in ("INT8", "INT32", "INT64", "UINT8")})
     if kind not in known:
-        raise ImportError(f"{name!r} is {kind}, which NumPy does not have: only pytest-trt runs that")
+        raise CannotRun(f"{name!r} is {kind}, which NumPy does not have: only pytest-trt runs that")
     return np.dtype(known[kind])
