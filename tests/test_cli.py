@@ -569,6 +569,20 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback_and_no_pass(cli: Cli, p
         assert process.wait(timeout=120) == 141  # under pipefail a gate must not be green
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("buffered", [False, True])
+def test_a_full_disk_behind_the_output_is_no_verdict(cli: Cli, project: Path, buffered: bool) -> None:
+    environ = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest_trt", "doctor"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False, env=environ,
+        )  # fmt: skip
+
+    assert done.returncode == ENVIRONMENT
+    assert done.stderr.splitlines()[-1] == "pytest-trt: the output cannot be written: No space left on device"
+
+
 def test_a_verdict_is_whole_where_the_terminal_lacks_characters(project: Path) -> None:
     command = [sys.executable, "-m", "pytest_trt", "compare", "tiny", "--profile=b1", "--fake=error=0.5"]
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}

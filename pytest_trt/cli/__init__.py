@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Lab(settings, Path.cwd(), _progress) as lab:
             run: Callable[[Lab, argparse.Namespace], int] = given.run
             try:
-                return run(lab, given)
+                code = run(lab, given)
+                sys.stdout.flush()  # at the end of the process nothing could be said of it
+                return code
             finally:
                 for event in dict.fromkeys(lab.events):
                     print(f"pytest-trt: {own_flags(event)}", file=sys.stderr)
@@ -69,8 +71,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader has seen enough; Python would complain once more while it closes stdout. Nothing was judged to the
         # end, so that this is no pass: a pipe's exit code, as a shell says it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         return 141
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # What a stream refuses has no name: a full disk behind stdout. 1 would say that something was judged.
+        _close_stdout()
+        return _fail(UsageError(f"the output cannot be written: {error.strerror}"), ENVIRONMENT)
+
+
+def _close_stdout() -> None:
+    """Let what is still to be flushed go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: Exception, code: int) -> int:

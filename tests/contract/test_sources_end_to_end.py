@@ -117,7 +117,8 @@ def test_a_plan_from_the_command_line_takes_the_place_of_building(trt, folder: P
     assert record.engine["sha256"] == digest
     assert len(trt._log) == builds
     with lab_of(folder, engine=Path("net.plan"), trust=digest) as lab:
-        assert lab.reproduce(case_of(lab)).endswith(f"--backend=tensorrt --engine=net.plan --trust={digest} --census=off")
+        line = lab.reproduce(case_of(lab))
+    assert line.endswith(f"--backend=tensorrt --engine=net.plan --trust={digest} --census=off")
     with lab_of(folder, engine=Path("net.plan"), trust=digest) as lab:
         case = case_of(lab)
         np.testing.assert_array_equal(lab.engine(case)[1].run({"x": np.full((1, 4), -1, np.float32)})["y"], 0)
