@@ -194,7 +194,7 @@ class FakeSession:
         if self._evaluator is None:
             raise RunError("the session is closed")
         self._check(feeds)
-        with np.errstate(over="ignore", invalid="ignore"):  # infinity is a result, as it is in any engine
+        with np.errstate(all="ignore"):  # infinity is a result, as it is in any engine
             outputs = dict(zip(self._names, self._evaluator.run(self._names, dict(feeds)), strict=True))
         if self._faults["unstable"]:
             self._calls += 1

@@ -529,6 +529,33 @@ def test_an_engine_is_reduced_by_its_own_backend(
     assert main(["compare", str(folder / "reduced"), "--backend=fake", "--fake=fusion=0.5"]) == 1
 
 
+def test_a_piece_may_hold_the_infinities_that_the_whole_model_never_shows(
+    lab: Callable[..., Lab], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project / "models" / "masked"
+    folder.mkdir()
+    nodes = [
+        node("Relu", ["x"], ["r"], name="relu"),
+        node("Log", ["r"], ["l"], name="log"),
+        node("Exp", ["l"], ["y"], name="exp"),
+    ]
+    onnx.save(model(nodes, {"x": [16, 32]}, {"y": [16, 32]}), folder / "model.onnx")
+    np.savez(folder / "inputs.npz", x=weights(3, 16, 32))
+    (folder / "trt.toml").write_text('[inputs]\nfile = "inputs.npz"\n')
+    misfuse(monkeypatch, "log")
+    subject = lab(fake="fusion=0.5")
+    (case,) = subject.cases(subject.add("models/masked"))
+
+    subject.bundle(case, subject.bisect(case))
+
+    (folder,) = (project / "bundles").iterdir()
+    reduced = folder / "reduced"
+    assert [one.op_type for one in onnx.load(reduced / "model.onnx").graph.node] == ["Log"]
+    assert np.isneginf(np.load(reduced / "expected.npz")["l"]).any()
+    assert main(["compare", str(reduced), "--backend=fake"]) == 0
+    assert main(["compare", str(reduced), "--backend=fake", "--fake=fusion=0.5"]) == 1
+
+
 def test_samples_that_fail_only_together_are_all_stored(
     lab: Callable[..., Lab], project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
