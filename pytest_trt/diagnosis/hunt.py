@@ -191,7 +191,9 @@ def _leads_to_the_engine(culprit: str, culprits: Culprits | None, on_engine: boo
 
 def _culprits(bench: Converter, subject: Subject, on_engine: bool, limit: int, late: Callable[[], bool]) -> Culprits:
     case, conversion = subject.case, bench.conversion(subject.case)
-    request = bench.request(case) if on_engine else typed_request(subject)
+    # A layer that no set touches keeps the tactic that the engine itself has.
+    own = replace(bench.request(case), timing_cache=bench.timings(case.backend)) if on_engine else None
+    request = own or typed_request(subject)
     run = runner(subject, request, case.backend if on_engine else TYPED_BACKEND)
 
     def judge(model: Model) -> Comparison:

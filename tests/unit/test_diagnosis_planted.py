@@ -270,13 +270,22 @@ def test_nodes_that_mend_the_engine_are_the_answer(
         is_low = stored.get("s4") == onnx.TensorProto.FLOAT16
         return load(self, plan, with_scales(request, s4=1.5) if is_low else request)
 
+    given, build = [], FakeBackend.build
+
+    def recorded(self: FakeBackend, request: Any, *rest: Any) -> Any:
+        given.append(request.timing_cache)
+        return build(self, request, *rest)
+
     monkeypatch.setattr(FakeBackend, "load", wrong)
+    monkeypatch.setattr(FakeBackend, "build", recorded)
+    monkeypatch.setattr(Lab, "timings", lambda self, backend: b"of the engine")
     folder = write_chain(tmp_path / "chain", 6, width=WIDTH, rows=ROWS)
     found = bisected(folder, "fake", "fp16", on_engine=on_engine)
 
     assert found.explanation.attribution.culprit == "parser"
     if on_engine:
         assert (found.culprits.exclude_nodes, found.divergence) == (("mul_4",), None)
+        assert given.count(b"of the engine") == found.culprits.evaluations  # by the tactics that it has
     else:
         assert (found.culprits, found.divergence.node) == (None, "mul_4")
 

@@ -148,8 +148,8 @@ def test_noise_is_reached_and_a_single_large_value_is_left_of_it() -> None:
     assert len(np.unique(smallest(drawn, lambda feeds: len(np.unique(feeds["x"])) > 20)["x"])) > 20
     found = smallest(drawn, lambda f: f["x"].shape[0] % 2 == 1 and f["x"].shape[0] >= 5 and f["x"].max() > 100)
     assert found["x"].shape == (5, 3)
-    # One that is not zero, or all alike. Which of the small ones it is depends on hypothesis, which also draws constants
-    # of the modules that are loaded: 101.0 or 100.5.
+    # Which of the small ones it is, 101.0 or 100.5, depends on hypothesis, which also draws constants of the modules
+    # that are loaded.
     (large,) = set(found["x"].reshape(-1).tolist()) - {0.0}
     assert 100 < large <= 101
     assert set(found["ids"].reshape(-1).tolist()) == {0}
