@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import doubles
 import fake_cuda
+import queueing_cuda
 from hand_network import write_hand
 
 
@@ -22,6 +23,25 @@ def cuda(monkeypatch):
     for name, module in fake_cuda.modules(fake).items():
         monkeypatch.setitem(sys.modules, name, module)
     return fake
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """A device that works while the host goes on; a test that keeps what it allocated fails."""
+    queueing = queueing_cuda.QueueingCuda()
+    for name, module in queueing_cuda.modules(queueing).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    yield queueing
+    assert not queueing.live
+
+
+@pytest.fixture
+def stream(device):
+    from pytest_trt.backends.cuda import Stream
+
+    stream = Stream()
+    yield stream
+    stream.close()
 
 
 @pytest.fixture(params=doubles.VERSIONS)

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import queueing_cuda
 from fake_cuda import cudaError_t
-from queueing_cuda import CALL_MS, COPY_IN_MS, COPY_OUT_MS, KERNEL_MS, QueueingCuda
+from queueing_cuda import CALL_MS, COPY_IN_MS, COPY_OUT_MS, KERNEL_MS
 
 from pytest_trt.backends import cuda
 from pytest_trt.backends.buffers import DeviceBuffer, PinnedBuffer
 from pytest_trt.backends.clocks import GraphClock, SyncClock, pick_clock
-from pytest_trt.backends.cuda import Stream
 from pytest_trt.backends.hold import Hold
 from pytest_trt.backends.isolated_clock import IsolatedClock
 from pytest_trt.backends.queued_clock import QueuedClock, QueueDefaults
@@ -23,27 +22,10 @@ from pytest_trt.errors import RunError, UnsupportedError
 
 
 @pytest.fixture
-def device(monkeypatch):
-    """A device; a test that keeps what it allocated fails."""
-    cuda = QueueingCuda()
-    for name, module in queueing_cuda.modules(cuda).items():
-        monkeypatch.setitem(sys.modules, name, module)
-    yield cuda
-    assert not cuda.live
-
-
-@pytest.fixture
 def refusing(device, monkeypatch):
     """The driver cannot hold a stream."""
     for name, module in queueing_cuda.modules(device, refuses=True).items():
         monkeypatch.setitem(sys.modules, name, module)
-
-
-@pytest.fixture
-def stream(device):
-    stream = Stream()
-    yield stream
-    stream.close()
 
 
 @pytest.fixture

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import sys
 
 import pytest
-import queueing_cuda
-from queueing_cuda import CALL_MS, QueueingCuda
+from queueing_cuda import CALL_MS
 
-from pytest_trt.backends.cuda import Stream
 from pytest_trt.backends.transfers import median_ms
 from pytest_trt.errors import RunError
-
-
-@pytest.fixture
-def device(monkeypatch):
-    """A device; a test that keeps what it allocated fails."""
-    cuda = QueueingCuda()
-    for name, module in queueing_cuda.modules(cuda).items():
-        monkeypatch.setitem(sys.modules, name, module)
-    yield cuda
-    assert not cuda.live
-
-
-@pytest.fixture
-def stream(device):
-    stream = Stream()
-    yield stream
-    stream.close()
 
 
 def test_the_median_of_twenty_copies_is_taken_one_at_a_time(device, stream):

@@ -88,34 +88,20 @@ def test_blocks_are_a_tenth_of_the_time_but_10_to_100_ms(duration: float, block:
     assert set(clock.blocks[1:]) == {block}
 
 
-def test_a_clock_that_does_more_than_it_reports_gets_smaller_blocks():
-    clock = InventedClock(0.1)
+@pytest.mark.parametrize(("duration_ms", "besides_ms"), [(0.1, 0.9), (1.0, -0.9)], ids=["flushes a cache", "made up"])
+def test_a_clock_that_takes_more_or_less_than_it_reports_gets_smaller_blocks(duration_ms: float, besides_ms: float):
+    clock = InventedClock(duration_ms)
     reported = clock.time
 
     def time(launch: Callable[[], None], count: int) -> NDArray[np.float64]:
         times = reported(launch, count)
-        clock.seconds += 0.9e-3 * count  # flushing a cache, say
+        clock.seconds += besides_ms / 1e3 * count
         return times
 
     clock.time = time  # type: ignore[method-assign]
     take(clock, 0.0, 1.0)
 
     assert set(clock.blocks[2:]) == {100}
-
-
-def test_a_clock_that_reports_more_than_it_takes_gets_smaller_blocks():
-    clock = InventedClock(1.0)
-    reported = clock.time
-
-    def time(launch: Callable[[], None], count: int) -> NDArray[np.float64]:
-        times = reported(launch, count)
-        clock.seconds -= 0.9e-3 * count  # made up: the host was done sooner
-        return times
-
-    clock.time = time  # type: ignore[method-assign]
-    take(clock, 0.0, 1.0)
-
-    assert set(clock.blocks[1:]) == {100}
 
 
 def test_it_does_not_matter_when_the_hosts_clock_began():
