@@ -67,7 +67,7 @@ class _Fails(Exception):  # noqa: N818 - an outcome, for Hypothesis to shrink
     """The outputs are not close."""
 
 
-class _Refuses(Exception):  # noqa: N818
+class _Refuses(Exception):  # noqa: N818 - as _Fails
     """The engine does not run. Apart from _Fails, so that shrinking does not turn the one into the other."""
 
 

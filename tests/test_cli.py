@@ -583,6 +583,22 @@ def test_a_full_disk_behind_the_output_is_no_verdict(cli: Cli, project: Path, bu
     assert done.stderr.splitlines()[-1] == "pytest-trt: the output cannot be written: No space left on device"
 
 
+def test_an_error_of_something_else_is_not_laid_on_the_output(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from pytest_trt.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*_: object) -> int:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("pytest_trt.cli.doctor.run", run)
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        main(["doctor"])
+    assert "the output cannot be written" not in capfd.readouterr().err
+
+
 def test_a_verdict_is_whole_where_the_terminal_lacks_characters(project: Path) -> None:
     command = [sys.executable, "-m", "pytest_trt", "compare", "tiny", "--profile=b1", "--fake=error=0.5"]
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}

@@ -40,7 +40,7 @@ class ExactPass(FloatPass):
                 part = slice(start, start + _WIDE)
                 self.add_wide(offset + start, _wide(a_int[part]), _wide(e_int[part]))
 
-    def judge(self, offset: int, diff: Array, e: Array, greatest: float, bound: float) -> None:  # noqa: ARG002
+    def judge(self, offset: int, diff: Array, e: Array, greatest: float, bound: float) -> None:  # noqa: ARG002 - of floats
         self.totals.mismatched += int(np.count_nonzero(diff))
 
     def add_wide(self, offset: int, a_int: Array, e_int: Array) -> None:

@@ -240,7 +240,7 @@ class NullStore:
     def get_or_build(self, key: Key, build: Build, *, label: str = "") -> Entry:
         return _unkept(key, build(), label, fresh=True)
 
-    def put(self, key: Key, payload: Payload, *, label: str = "", replace: bool = False) -> Entry:  # noqa: ARG002
+    def put(self, key: Key, payload: Payload, *, label: str = "", replace: bool = False) -> Entry:  # noqa: ARG002 - as above
         return _unkept(key, payload, label, fresh=True)
 
     def entries(self) -> Iterator[EntryInfo]:

@@ -73,7 +73,7 @@ def native(handle: Any) -> int:
 def threads_run() -> bool:
     """Whether other threads run while one of them waits in a call: since the release that brought the ``utils``."""
     try:
-        import cuda.bindings.utils  # noqa: F401
+        import cuda.bindings.utils  # noqa: F401 - whether it is there
     except ImportError:
         return False
     return True

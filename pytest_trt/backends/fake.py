@@ -21,7 +21,7 @@ import numpy as np
 from pytest_trt.backends import Availability, BuildOptions, BuildRequest, Built, Progress, Support, silent
 from pytest_trt.backends.build_child import inside_build_child, log_line
 from pytest_trt.backends.faults import parse_faults
-from pytest_trt.backends.feeds import check_names, check_shapes
+from pytest_trt.backends.feeds import check_feeds
 from pytest_trt.backends.modes import MODES, check_mode
 from pytest_trt.backends.simulated_clock import SimulatedClock
 from pytest_trt.backends.throughput_clock import ThroughputClock
@@ -193,7 +193,7 @@ class FakeSession:
     def run(self, feeds: Feeds) -> Outputs:
         if self._evaluator is None:
             raise RunError("the session is closed")
-        self._check(feeds)
+        check_feeds(self._inputs, self._profile, feeds)
         with np.errstate(all="ignore"):  # infinity is a result, as it is in any engine
             outputs = dict(zip(self._names, self._evaluator.run(self._names, dict(feeds)), strict=True))
         if self._faults["unstable"]:
@@ -214,7 +214,7 @@ class FakeSession:
 
     def stage(self, feeds: Feeds) -> None:
         """Only looked at: a launch of this backend computes nothing."""
-        self._check(feeds)
+        check_feeds(self._inputs, self._profile, feeds)
         self._staged = feeds
 
     def launch(self) -> None:
@@ -242,10 +242,6 @@ class FakeSession:
         other = copy(self)
         other._context = self._context + 1
         return other
-
-    def _check(self, feeds: Feeds) -> None:
-        check_names(self._inputs, feeds)
-        check_shapes(self._profile, feeds)
 
     @staticmethod
     def _shifted(array: Any, steps: int) -> Any:

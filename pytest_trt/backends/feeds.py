@@ -13,7 +13,15 @@ from pytest_trt.spec.shapes import Profile, Shape, format_shape
 if TYPE_CHECKING:
     from pytest_trt.backends import Feeds
 
-__all__ = ["check_names", "check_shape", "check_shapes"]
+__all__ = ["check_feeds", "check_names", "check_shape"]
+
+
+def check_feeds(inputs: Collection[str], profile: Profile, feeds: Feeds) -> None:
+    """Raise InputsError as ``check_names`` does, and RunError for the first shape that is outside *profile*."""
+    check_names(inputs, feeds)
+    for name, allowed in profile.ranges.items():
+        if name in feeds:
+            check_shape(name, np.shape(feeds[name]), allowed.min, allowed.max, profile.name)
 
 
 def check_names(inputs: Collection[str], feeds: Feeds, unused: Collection[str] = ()) -> None:
@@ -24,13 +32,6 @@ def check_names(inputs: Collection[str], feeds: Feeds, unused: Collection[str] =
     missing = sorted(set(inputs) - set(feeds))
     if missing:
         raise InputsError(f"no array for input {missing[0]!r}", hint=f"inputs: {', '.join(sorted(inputs))}")
-
-
-def check_shapes(profile: Profile, feeds: Feeds) -> None:
-    """Raise RunError for the first input in *feeds* whose shape is outside *profile*."""
-    for name, allowed in profile.ranges.items():
-        if name in feeds:
-            check_shape(name, np.shape(feeds[name]), allowed.min, allowed.max, profile.name)
 
 
 def check_shape(name: str, shape: Shape, low: Shape, high: Shape, profile: str) -> None:

@@ -74,11 +74,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _close_stdout()
         return 141
     except OSError as error:
-        if error.filename is not None:
+        if _takes_output():
             raise
-        # What a stream refuses has no name: a full disk behind stdout. 1 would say that something was judged.
+        # A full disk behind stdout, say: 1 would say that something was judged.
         _close_stdout()
         return _fail(UsageError(f"the output cannot be written: {error.strerror}"), ENVIRONMENT)
+
+
+def _takes_output() -> bool:
+    """Whether stdout can be written to. It is tried: an error that was raised does not say which file it is of."""
+    descriptor = sys.stdout.fileno()
+    try:
+        os.write(descriptor, b"\n")
+    except OSError:
+        return False
+    return True
 
 
 def _close_stdout() -> None:

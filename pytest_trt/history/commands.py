@@ -98,7 +98,7 @@ def run(given: argparse.Namespace, settings: Settings, root: Path) -> Result:
     return code, lines, [*problems, *errors]
 
 
-def _list(given: argparse.Namespace, settings: Settings, rows: list[Row], root: Path) -> Result:  # noqa: ARG001
+def _list(given: argparse.Namespace, settings: Settings, rows: list[Row], root: Path) -> Result:  # noqa: ARG001 - one signature
     from pytest_trt.history.lines import row_lines, run_lines
 
     if given.json:
@@ -172,7 +172,7 @@ def _plot(given: argparse.Namespace, settings: Settings, rows: list[Row], root: 
     return _PASS, lines, []
 
 
-def _export(given: argparse.Namespace, settings: Settings, rows: list[Row], root: Path) -> Result:  # noqa: ARG001
+def _export(given: argparse.Namespace, settings: Settings, rows: list[Row], root: Path) -> Result:  # noqa: ARG001 - one signature
     from pytest_trt.history.exports import FORMATS
 
     picked = query.select(query.pick(rows, given.selector, lambda name: resolve(root, name)), case=given.case)

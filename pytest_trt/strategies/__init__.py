@@ -49,7 +49,7 @@ def required() -> ModuleType:
         import hypothesis
     except ImportError as error:
         raise UsageError(
-            "pytest_trt.strategies needs hypothesis, which is not installed", hint='pip install "hypothesis>=6.100"'
+            "pytest_trt.strategies needs hypothesis, which is not installed", hint='pip install "hypothesis>=6.125"'
         ) from error
     return hypothesis
 
@@ -103,7 +103,7 @@ def inputs(
     def build(drawn: tuple[dict[str, Shape], dict[str, Content]]) -> Feeds:
         return {spec.name: drawn[1][spec.name].array(drawn[0][spec.name]) for spec in model.inputs}
 
-    return st.tuples(drawn_shapes, fills).map(build)  # type: ignore[no-any-return]
+    return st.tuples(drawn_shapes, fills).map(build)  # type: ignore[no-any-return]  # hypothesis is imported late
 
 
 def target(comparison: Comparison, *, label: str = "share of the tolerance") -> float:

@@ -18,7 +18,7 @@ from pytest_trt.backends import (
     refuse_build_options,
     silent,
 )
-from pytest_trt.backends.feeds import check_names, check_shapes
+from pytest_trt.backends.feeds import check_feeds
 from pytest_trt.backends.modes import check_mode
 from pytest_trt.backends.onnxruntime.host_clock import HostClock
 from pytest_trt.backends.onnxruntime.low_types import Caller
@@ -164,8 +164,7 @@ class CpuSession:
     def stage(self, feeds: Feeds) -> None:
         if self._caller is None:
             raise RunError("the session is closed")
-        check_names(self._input_names, feeds)
-        check_shapes(self._profile, feeds)
+        check_feeds(self._input_names, self._profile, feeds)
         self._feeds, self._staged = feeds, self._caller.stage(feeds)
 
     def launch(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from pytest_trt.backends.buffers import PinnedBuffer
 from pytest_trt.backends.clocks import SyncClock
 from pytest_trt.backends.cuda import Stream, check, runtime
-from pytest_trt.backends.feeds import check_names, check_shapes
+from pytest_trt.backends.feeds import check_feeds
 from pytest_trt.backends.isolated_clock import IsolatedClock
 from pytest_trt.backends.modes import check_mode
 from pytest_trt.backends.onnxruntime.gpu_buffers import BorrowedBuffer, InputBuffer
@@ -162,8 +162,7 @@ class GpuSession:
         """Bring *feeds* to the device and bind them; outputs are allocated anew by the next run."""
         if self._session is None:
             raise RunError("the session is closed")
-        check_names(self._inputs, feeds)
-        check_shapes(self._profile, feeds)
+        check_feeds(self._inputs, self._profile, feeds)
         self._ready = False
         self._stream.synchronize()  # launches still under way read the buffers that follow
         for name, place in self._inputs.items():

@@ -69,7 +69,7 @@ class CudaBackend(GpuBackend):
             facts["build_seconds"] = round(time.perf_counter() - started, 3)
             facts.update(partition_facts(session, request, CUDA))
         if remark := asymmetry_remark(request.model.proto):
-            facts["remarks"] = [*facts.get("remarks", ()), remark]
+            facts["remarks"] = [remark]
         return Built(plan, ".onnx", {**facts, "plan_bytes": len(plan)})
 
     def load(self, plan: Plan, request: BuildRequest) -> GpuSession:

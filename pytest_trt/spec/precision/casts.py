@@ -66,7 +66,7 @@ class Fp32Recipe:
                 hint=f"ask for {found[0]}, which takes it as it is",
             )
 
-    def call(self, proto: onnx.ModelProto, ranges: Ranges | None) -> RecipeResult:  # noqa: ARG002
+    def call(self, proto: onnx.ModelProto, ranges: Ranges | None) -> RecipeResult:  # noqa: ARG002 - no types
         return RecipeResult(proto, modified=False)
 
     def ensures(self, before: onnx.ModelProto, result: RecipeResult) -> None:

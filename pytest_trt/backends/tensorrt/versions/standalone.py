@@ -92,7 +92,7 @@ def run_tensorrt(
         raise CannotRun(f"TensorRT {trt.__version__} cannot load the plan that it built of {model.name}")
     context = engine.create_execution_context()
     if context is None:
-        raise CannotRun(f"TensorRT {trt.__version__} has no memory left for an execution context")
+        raise CannotRun(f"TensorRT {trt.__version__} makes no execution context for {model.name}")
     return [execute(trt, engine, context, device, feed) for feed in feeds]
 
 
